@@ -1,0 +1,20 @@
+"""`profile report`: the HTML of a results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Where the report goes.  [default: RESULTS/report.html]")
+@click.option("--sweep", "sweep_id", default=None, help="Only this sweep (an id from `profile results ls`).  [default: the newest]")
+def command(results: Path, out: Path | None, sweep_id: str | None) -> None:
+    """Make one self-contained HTML file: opens offline, loads nothing from the network."""
+    from profiler.report import html
+    from profiler.store.store import Store
+
+    written = html.write(Store(results), out or results / "report.html", sweep_id)
+    click.echo(str(written))

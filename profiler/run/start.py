@@ -1,0 +1,131 @@
+"""One engine start: prepare the variant, start the engine, measure its cells in order, stop it whatever happens.
+
+Yields an Outcome for each cell as it ends. One failed cell does not end the start; an engine that died is started once more for the
+cells that remain.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiler.engines.protocol import Engine, RunningEngine
+from profiler.errors import ProfilerError
+from profiler.plan import Cell, Start
+from profiler.records import LocalModel, Variant
+from profiler.run.cell import Measured, measure
+from profiler.run.drive import DriveProgress
+
+MAX_LOG_BYTES = 1 << 20  # of the engine's log, kept beside each run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one cell ended: `measured`, or `failure` (one line) with `detail` (the engine's last lines)."""
+
+    cell: Cell
+    folder: Path  # where the cell's spool and engine.log lie
+    engine: Mapping[str, Any]  # facts of the start: start_id, command, versions, ready_s, ...
+    measured: Measured | None = None
+    failure: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the caller hears while a start runs."""
+
+    note: Callable[[str], None]
+    cell_started: Callable[[Cell], None]
+    progress: Callable[[Cell, DriveProgress], None]
+
+
+def measure_start(
+    start: Start,
+    cells: Sequence[Cell],
+    engine: Engine,
+    variant: Variant,
+    model: LocalModel | None,
+    tokenizer_json: Path | None,
+    work: Path,
+    new_folder: Callable[[Cell], Path],
+    watch: Watch,
+) -> Iterator[Outcome]:
+    """Measure `cells` on one start of `engine` (two, if it dies once). `new_folder` gives each cell its folder."""
+    left = list(cells)
+    failure: ProfilerError | None = None
+    for attempt in range(2):
+        if not left:
+            return
+        log = work / f"{start.backend.name}-{start.repeat}-{attempt}.log"
+        try:
+            watch.note(f"starting {start.backend.name}" + (" again: it died" if attempt else ""))
+            with engine.start(variant, start.backend, log, watch.note) as running:
+                failure = None
+                while left and running.alive():
+                    yield _one(left.pop(0), running, variant, model, tokenizer_json, log, new_folder, watch)
+        except ProfilerError as error:
+            failure = error
+            if attempt == 0 and len(left) == len(cells):
+                break  # it never got ready; the same start a second time would tell nothing new
+    for cell in left:
+        why = failure.message if failure else f"{start.backend.name} died twice"
+        yield Outcome(cell, new_folder(cell), {}, failure=why, detail=failure.detail if failure else None)
+
+
+def _one(
+    cell: Cell,
+    running: RunningEngine,
+    variant: Variant,
+    model: LocalModel | None,
+    tokenizer_json: Path | None,
+    log: Path,
+    new_folder: Callable[[Cell], Path],
+    watch: Watch,
+) -> Outcome:
+    watch.cell_started(cell)
+    folder = new_folder(cell)
+    try:
+        max_context = model.max_context_tokens if model else None
+        measured = measure(cell, running.endpoint, tokenizer_json, max_context, folder, lambda p: watch.progress(cell, p))
+        return Outcome(cell, folder, _facts(running, variant), measured)
+    except ProfilerError as error:
+        died = "" if running.alive() else f"{cell.backend.name} died: "
+        detail = error.detail if running.alive() else running.log_tail()
+        return Outcome(cell, folder, _facts(running, variant), failure=died + error.message, detail=detail)
+    finally:
+        _keep_log(log, folder / "engine.log")
+
+
+def _facts(running: RunningEngine, variant: Variant) -> dict[str, Any]:
+    return {
+        "start_id": running.start_id,
+        "command": running.command,
+        "versions": dict(running.versions),
+        "env_hash": running.env_hash,
+        "ready_s": running.ready_s,
+        "load_s": running.load_s,
+        "peak_memory_bytes": running.peak_memory_bytes(),
+        "device_source": running.device_source,
+        "variant": {
+            "variant_id": variant.variant_id,
+            "precision": variant.precision,
+            "size_bytes": variant.size_bytes,
+            "details": dict(variant.details),
+        },
+    }
+
+
+def _keep_log(log: Path, target: Path) -> None:
+    """The log up to now, or its last MiB: a chatty engine must not fill the store once per cell."""
+    if not log.is_file():
+        return
+    if log.stat().st_size <= MAX_LOG_BYTES:
+        shutil.copyfile(log, target)
+        return
+    with log.open("rb") as source:
+        source.seek(-MAX_LOG_BYTES, 2)
+        target.write_bytes(b"[... earlier lines left out]\n" + source.read())
