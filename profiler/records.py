@@ -40,6 +40,7 @@ class Variant:
     path: Path | None  # what the engine loads; None for an endpoint we do not own
     precision: str
     size_bytes: int | None
+    env_hash: str | None = None  # of the environment that will serve it; None where there is none
     details: Mapping[str, Any] = field(default_factory=dict)  # method, group size, what stayed in high precision, ...
 
 

@@ -51,6 +51,7 @@ class RunningEngine(Protocol):
 class Engine(Protocol):
     name: str
     summary: str
+    needs_model: bool  # False where there is nothing to load: a remote endpoint, the null engine
 
     def problems(self, backend: BackendSpec) -> list[str]:
         """Why it cannot run here, one sentence each; [] if it can. Cheap, starts nothing."""
