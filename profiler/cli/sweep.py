@@ -1,0 +1,183 @@
+"""`profile sweep`: load the spec, plan the cells, measure what is missing, keep, judge, print, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from profiler.errors import ProfilerError
+
+if TYPE_CHECKING:
+    from profiler.cli.progress import Progress
+    from profiler.plan import Plan, Start
+    from profiler.records import LocalModel
+    from profiler.spec import SweepSpec
+    from profiler.store.store import Store
+
+EXIT_QOS_NOT_MET = 3
+
+
+@click.command("sweep")
+@click.argument("spec_file", required=False, metavar="[SPEC.toml]")
+@click.option("--model", help="Hub id, folder, catalogue name or synthetic:NAME. With --url: the name the endpoint serves.")
+@click.option("--backend", "backends", multiple=True, help="Backend name or TOML file; repeat to compare.")
+@click.option("--workload", "workloads", multiple=True, help="Workload name or TOML file; repeat for several.")
+@click.option("--concurrency", metavar="N,N,…|auto", help="Closed loop: that many users, each waits for its answer.")
+@click.option("--rate", "rates", metavar="R,R,…", help="Open loop: Poisson arrivals at R requests/s, whatever the server does.")
+@click.option("--qos", help='QoS target, e.g. "ttft_p95<=1s, tpot_p95<=80ms".')
+@click.option("--url", help="Measure an OpenAI-compatible endpoint that already runs (its /v1 URL) instead of a backend.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder with the model's tokenizer.json (for --url).")
+@click.option("--endpoint", "endpoint_kind", type=click.Choice(["completions", "chat"]), help="Which endpoint to send to.")
+@click.option("--isl", type=int, help="Input tokens per request, with --osl instead of a workload.")
+@click.option("--osl", type=int, help="Output tokens per request.")
+@click.option("--requests", type=int, help="Finished requests each cell needs at least.")
+@click.option("--duration", metavar="TIME", help="Shortest window of a cell, e.g. 20s.")
+@click.option("--repeats", type=int, help="Engine starts per backend, interleaved.")
+@click.option("--seed", type=int, help="Seed of prompts, arrivals and the order of cells.")
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Where the report goes.  [default: RESULTS/report.html]")
+@click.option("--again", is_flag=True, help="Measure cells that are already in the store once more.")
+@click.option("--pip-args", multiple=True, metavar="ARGS", help="Passed to pip when an engine environment is built.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model. Off unless you say so.")
+@click.option("--fail-on-qos", is_flag=True, help="Exit 3 unless every cell FITS its QoS target.")
+@click.option("--dry-run", is_flag=True, help="Show the planned cells, their order and the time they take; start nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any) -> int:
+    """Measure models on backends under workloads.
+
+    Without arguments: the quickstart (a 135M model in bf16, int8 and int4 on this CPU, two workloads, about twenty minutes). Stop it at
+    any time with Ctrl-C: finished cells are kept, and the same command goes on with the missing ones.
+
+    \b
+    profile sweep
+    profile sweep --model ./my-model --backend openvino-xeon-int8 --workload chat --concurrency 1,2,4,8 --qos "ttft_p95<=1s"
+    profile sweep --url http://host:8000/v1 --model NAME --tokenizer ./folder --isl 128 --osl 128 --concurrency 64 --duration 20s
+    profile sweep my-sweep.toml --dry-run
+    """
+    from profiler import plan as planning
+    from profiler.cli import sweep_show
+    from profiler.cli.progress import Progress
+    from profiler.cli.sweep_spec import read_spec
+    from profiler.report import html
+    from profiler.store.store import Store
+
+    spec = read_spec(spec_file, flags)
+    plan = planning.make(spec)
+    check(plan)
+    if flags["dry_run"]:
+        sweep_show.dry_run(plan, as_json=flags["as_json"])
+        return 0
+    store = Store(results)
+    if flags["again"]:
+        plan = planning.make(spec, first_repeat=store.next_repeat({cell.cell_id for cell in plan.cells}))
+    progress = Progress(len(plan.cells))
+    sweep_show.announce(plan, progress)
+    measure(plan, store, progress, flags)
+    report = html.write(store, out or results / "report.html", plan.sweep_id)
+    sweep_show.answer(store, plan.sweep_id, report, as_json=flags["as_json"])
+    return exit_code(store, plan.sweep_id, progress, flags["fail_on_qos"])
+
+
+def check(plan: Plan) -> None:
+    """Everything that can be wrong before minutes are spent: QoS targets, engine options, what this machine cannot run."""
+    from profiler.analyse import qos
+    from profiler.engines import registry
+
+    for target in {cell.qos for cell in plan.cells if cell.qos}:
+        qos.parse(target)
+    for start in plan.starts:
+        registry.get(start.backend.engine).validate(start.backend)
+
+
+def measure(plan: Plan, store: Store, progress: Progress, flags: dict[str, Any]) -> None:
+    """Prepare and start each backend in the plan's order and measure its missing cells; one failure never ends the sweep."""
+    from profiler.analyse.assess import SweepFacts
+    from profiler.cli.sweep_spec import tokenizer_of
+    from profiler.machine.fingerprint import fingerprint
+
+    facts = SweepFacts(plan.sweep_id, plan.sweep, fingerprint())
+    model = resolve_model(plan, progress, flags)
+    tokenizer_json = tokenizer_of(plan.sweep, model)
+    with TemporaryDirectory(prefix="slm-profiler-") as work:
+        for start in plan.starts:
+            measure_backend(start, facts, store, model, tokenizer_json, Path(work), progress, flags)
+
+
+def measure_backend(
+    start: Start,
+    facts: Any,
+    store: Store,
+    model: LocalModel | None,
+    tokenizer_json: Path | None,
+    work: Path,
+    progress: Progress,
+    flags: dict[str, Any],
+) -> None:
+    """One engine start: prepare, skip what is measured, measure the rest, keep each cell as it ends."""
+    from profiler.analyse.assess import assess, environment_hash, failed
+    from profiler.cli.engines import split_pip_args
+    from profiler.cli.sweep_show import summary
+    from profiler.engines import registry
+    from profiler.run.start import Watch, measure_start
+
+    engine = registry.get(start.backend.engine)
+    try:
+        problems = engine.problems(start.backend)
+        if problems:
+            raise ProfilerError(f"{start.backend.name} cannot run here: {'; '.join(problems)}")
+        variant = engine.prepare(model, start.backend, progress.working, split_pip_args(flags["pip_args"]))
+    except ProfilerError as error:
+        progress.note(f"{start.backend.name}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+        for cell in start.cells:
+            store.keep(failed(facts, cell, start.repeat, error.message, model))
+            progress.cell_done(cell, f"failed: {error.message}", failed=True)
+        return
+    environment = environment_hash(facts, start.backend, variant, model)
+    done = store.measured()
+    missing = [cell for cell in start.cells if (cell.cell_id, environment, start.repeat) not in done]
+    progress.already(len(start.cells) - len(missing), start.backend.name)
+    drafts = {cell.cell_id: store.draft() for cell in missing}
+    watch = Watch(progress.working, progress.cell_started, progress.cell_progress)
+    new_folder = lambda cell: drafts[cell.cell_id].folder  # noqa: E731
+    with closing(measure_start(start, missing, engine, variant, model, tokenizer_json, work, new_folder, watch)) as outcomes:
+        try:
+            for outcome in outcomes:
+                run = assess(facts, outcome, start.repeat, environment, model)
+                drafts.pop(outcome.cell.cell_id).commit(run, outcome.measured.requests if outcome.measured else ())
+                progress.cell_done(outcome.cell, summary(run), failed=outcome.failure is not None)
+        finally:
+            for draft in drafts.values():
+                draft.discard()
+
+
+def resolve_model(plan: Plan, progress: Progress, flags: dict[str, Any]) -> LocalModel | None:
+    """The model on this disk, or None when no backend of the plan loads one."""
+    from profiler import environments, models
+    from profiler.cli.engines import split_pip_args
+    from profiler.engines import registry
+
+    if not any(registry.get(start.backend.engine).needs_model for start in plan.starts):
+        return None
+
+    def convert_python() -> Path:
+        spec = environments.ENVIRONMENTS["openvino-export"]
+        return environments.ensure(spec, progress.working, split_pip_args(flags["pip_args"])).python
+
+    return models.resolve(
+        plan.sweep.model, progress.working, trust_remote_code=flags["trust_remote_code"], convert_python=convert_python
+    )
+
+
+def exit_code(store: Store, sweep_id: str, progress: Progress, fail_on_qos: bool) -> int:
+    """0; 1 when every cell failed; 3 with --fail-on-qos when a target is not proven to be met."""
+    if progress.failed and progress.failed == progress.done:
+        return 1
+    runs = store.runs()
+    runs = runs[runs["sweep_id"] == sweep_id]
+    return EXIT_QOS_NOT_MET if fail_on_qos and not (runs["qos_result"] == "FITS").all() else 0
