@@ -15,7 +15,7 @@ from profiler.errors import ProfilerError
 
 if TYPE_CHECKING:
     from profiler.cli.progress import Progress
-    from profiler.plan import Plan, Start
+    from profiler.plan import Cell, Plan, Start
     from profiler.records import LocalModel
     from profiler.spec import SweepSpec
     from profiler.store.store import Store
@@ -142,9 +142,13 @@ def measure_backend(
     done = store.measured()
     missing = [cell for cell in start.cells if (cell.cell_id, environment, start.repeat) not in done]
     progress.already(len(start.cells) - len(missing), start.backend.name)
-    drafts = {cell.cell_id: store.draft() for cell in missing}
+    drafts: dict[str, RunDraft] = {}
+
+    def new_folder(cell: Cell) -> Path:
+        drafts[cell.cell_id] = store.draft()
+        return drafts[cell.cell_id].folder
+
     watch = Watch(progress.working, progress.cell_started, progress.cell_progress)
-    new_folder = lambda cell: drafts[cell.cell_id].folder  # noqa: E731
     with closing(measure_start(start, missing, engine, variant, model, tokenizer_json, work, new_folder, watch)) as outcomes:
         try:
             for outcome in outcomes:

@@ -1,0 +1,94 @@
+"""What `profile sweep` prints: the plan before, a line per cell, the answer after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from profiler.plan import load_label
+from profiler.units import format_duration
+
+if TYPE_CHECKING:
+    from profiler.cli.progress import Progress
+    from profiler.plan import Plan
+    from profiler.store.store import Store
+
+
+def dry_run(plan: Plan, as_json: bool) -> None:
+    """The cells in the order they would run, the engine command lines, and bounds of the measuring time."""
+    shortest, longest = plan.seconds()
+    if as_json:
+        rows = [
+            {"repeat": start.repeat, "cell_id": c.cell_id, "backend": c.backend.name, "workload": c.workload.name, "load_kind": c.load_kind}
+            | {"load": c.load, "qos": c.qos}
+            for start in plan.starts
+            for c in start.cells
+        ]
+        click.echo(json.dumps({"sweep_id": plan.sweep_id, "seconds_min": shortest, "seconds_max": longest, "cells": rows}, indent=2))
+        return
+    click.echo(f"sweep {plan.sweep_id}: {_counts(plan)}, model {plan.sweep.model}")
+    for number, start in enumerate(plan.starts, 1):
+        click.echo(f"start {number}: {start.backend.name} (repeat {start.repeat})")
+        click.echo(f"  command: {' '.join(_command(start))}")
+        for cell in start.cells:
+            click.echo(f"  {cell.cell_id}  {cell.workload.name:<18} {load_label(cell.load_kind, cell.load):<14} QoS {cell.qos or '—'}")
+    click.echo(
+        f"measuring takes between {format_duration(shortest)} and {format_duration(longest)}: a window closes after "
+        f"{plan.sweep.requests} requests, at the latest after {plan.sweep.window_max_s:g} s; set-up on first use comes on top"
+    )
+
+
+def announce(plan: Plan, progress: Progress) -> None:
+    """What is about to be measured, in the words the report will use."""
+    progress.note(f"sweep {plan.sweep_id}: {_counts(plan)}, model {plan.sweep.model}")
+    pinned = sorted({cell.workload.name for cell in plan.cells if cell.workload.pin_output})
+    if pinned:
+        progress.note(f"output lengths are pinned (ignore_eos) for {', '.join(pinned)}: every backend writes the same number of tokens")
+
+
+def summary(run: Mapping[str, Any]) -> str:
+    """One line for a finished cell."""
+    row = run["run"]
+    if row["status"] != "done":
+        return f"failed: {row['status_reason']}"
+    parts = [f"{row['output_tps']:.0f} tok/s", f"n {row['n_requests']}"]
+    if row["ttft_sched_p95_s"] is not None:
+        parts.append(f"TTFT p95 {format_duration(row['ttft_sched_p95_s'])}")
+    if row["tpot_p95_s"] is not None:
+        parts.append(f"TPOT p95 {format_duration(row['tpot_p95_s'])}")
+    if row["validity"] != "valid":
+        parts.append(f"{row['validity']}: {'; '.join(row['validity_reasons'])}")
+    return ", ".join(parts) + f" -> {row['qos_result'] or 'no QoS target'}"
+
+
+def answer(store: Store, sweep_id: str, report: Path, as_json: bool) -> None:
+    """The table, and where the report lies."""
+    from profiler.report import table
+
+    if as_json:
+        click.echo(json.dumps({"sweep_id": sweep_id, "report": str(report), "runs": table.rows(store, sweep_id)}, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    for part in table.render(store, sweep_id):
+        console.print(part)
+    for warning in store.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"report: {report}")
+
+
+def _counts(plan: Plan) -> str:
+    return f"{len(plan.cells)} cells in {len(plan.starts)} engine start{'s' if len(plan.starts) != 1 else ''}"
+
+
+def _command(start: Any) -> list[str]:
+    from profiler.engines import registry
+    from profiler.records import Variant
+
+    variant = Variant("<variant>", Path("<variant>"), start.backend.precision, None)
+    return registry.get(start.backend.engine).command(variant, start.backend, 0)
