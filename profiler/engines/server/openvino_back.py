@@ -1,0 +1,200 @@
+"""OpenVINO GenAI's continuous batching behind the server: add_request, step, read; our own state of each request.
+
+Traps this file answers (docs/engines.md): after a cancel the status reads IGNORED and the finish reason NONE, and so it does for a
+prompt larger than the cache, without an exception; precision defaults change with the weight format, so both are always set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+import time
+import traceback
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from . import wire
+from .http11 import BadRequest
+from .text import Decoder, Text
+
+
+class Flight:
+    """One request inside the pipeline."""
+
+    __slots__ = ("answer", "decoder", "handle")
+
+    def __init__(self, answer: wire.Answer, handle: Any, decoder: Decoder) -> None:
+        self.answer, self.handle, self.decoder = answer, handle, decoder
+
+
+class OpenVinoBack:
+    """Loads at construction; `run` is the step loop. `options` as options.py parses them."""
+
+    def __init__(self, options: Namespace) -> None:
+        import numpy
+        import openvino
+        import openvino_genai
+
+        self._numpy, self._tensor, self._genai = numpy, openvino.Tensor, openvino_genai
+        self.options = options
+        self.folder = Path(options.model)
+        self.model: str = options.served_model_name
+        config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        self.max_context_tokens = int(config.get("max_position_embeddings") or config.get("n_positions") or 2048)
+        self.vocabulary = int(config.get("vocab_size") or 2**31)
+        self.stop_ids = _stop_ids(self.folder, config)
+        self.text = Text(self.folder)
+        self.flights: dict[int, Flight] = {}
+        self.serial = 0
+        self.steps = 0
+        self.step_s = 0.0
+        self.wake = asyncio.Event()
+        self.load_s = 0.0
+        self._load()
+
+    def _load(self) -> None:
+        started = time.monotonic()
+        scheduler = self._genai.SchedulerConfig()
+        scheduler.cache_size = self.options.cache_size_gb
+        scheduler.enable_prefix_caching = self.options.prefix_caching
+        if self.options.max_num_batched_tokens:
+            scheduler.max_num_batched_tokens = self.options.max_num_batched_tokens
+        if self.options.max_num_seqs:
+            scheduler.max_num_seqs = self.options.max_num_seqs
+        properties: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": self.options.inference_precision,
+            "KV_CACHE_PRECISION": self.options.kv_cache_precision,
+        }
+        if self.options.threads:
+            properties["INFERENCE_NUM_THREADS"] = self.options.threads
+        self.pipeline = self._genai.ContinuousBatchingPipeline(str(self.folder), scheduler, "CPU", properties)
+        self.load_s = time.monotonic() - started
+
+    def encode(self, ask: wire.Ask) -> list[int]:
+        if ask.messages is not None:
+            return self.text.encode(self.text.chat(ask.messages), special=False)
+        if isinstance(ask.prompt, str):
+            ids = self.text.encode(ask.prompt, special=True)
+            if not ids:
+                raise BadRequest(400, "the prompt is empty")
+            return ids
+        assert ask.prompt is not None
+        if min(ask.prompt) < 0 or max(ask.prompt) >= self.vocabulary:
+            raise BadRequest(400, f"a token id of the prompt is outside the vocabulary of {self.vocabulary}")
+        return ask.prompt
+
+    def submit(self, answer: wire.Answer, prompt: list[int], max_tokens: int) -> None:
+        self.serial += 1
+        tensor = self._tensor(self._numpy.array([prompt], dtype=self._numpy.int64))
+        try:
+            handle = self.pipeline.add_request(self.serial, tensor, self._generation(answer.ask, max_tokens))
+        except RuntimeError as error:  # OpenVINO's own check of the generation settings
+            raise BadRequest(400, f"refused by OpenVINO: {str(error).strip().splitlines()[-1]}") from None
+        self.flights[id(answer)] = Flight(answer, handle, Decoder(self.text.tokenizer, prompt if answer.ask.kind == "completions" else []))
+        self.wake.set()
+
+    def _generation(self, ask: wire.Ask, max_tokens: int) -> Any:
+        config = self._genai.GenerationConfig()
+        config.max_new_tokens = max_tokens
+        config.min_new_tokens = ask.min_tokens
+        config.ignore_eos = ask.ignore_eos
+        if not ask.ignore_eos and self.stop_ids:
+            config.set_eos_token_id(self.stop_ids[0])
+            config.stop_token_ids = set(self.stop_ids)
+        if ask.temperature > 0:
+            config.do_sample = True
+            config.temperature = ask.temperature
+            config.top_p = ask.top_p
+            if ask.top_k > 0:
+                config.top_k = ask.top_k
+            # OpenVINO's default seed is the same for every request; unseeded must mean different answers.
+            config.rng_seed = ask.seed if ask.seed is not None else secrets.randbits(31)
+        config.presence_penalty = ask.presence_penalty
+        config.frequency_penalty = ask.frequency_penalty
+        config.repetition_penalty = ask.repetition_penalty
+        return config
+
+    def cancel(self, answer: wire.Answer) -> None:
+        flight = self.flights.pop(id(answer), None)
+        if flight is not None:
+            flight.handle.cancel()
+            self.wake.set()  # the pipeline lets go of a cancelled request in its next step
+
+    async def run(self) -> None:
+        """Step while there is work, sleep while there is none. Ends only with the process."""
+        while True:
+            if not self.pipeline.has_non_finished_requests():
+                self.wake.clear()
+                await self.wake.wait()
+                continue
+            started = time.monotonic()
+            try:
+                self.pipeline.step()
+            except Exception:
+                self._die()
+            self.step_s += time.monotonic() - started
+            self.steps += 1
+            self._deliver()
+            # Twice: the first turn only polls the sockets and queues their callbacks behind us, the second lets them run.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    def _deliver(self) -> None:
+        ended = []
+        ignored = self._genai.GenerationStatus.IGNORED
+        stopped = self._genai.GenerationFinishReason.STOP
+        unfinished = self._genai.GenerationFinishReason.NONE
+        for key, flight in list(self.flights.items()):
+            handle = flight.handle
+            if flight.answer.ended:  # its client left while this step's tokens were written
+                continue
+            if not handle.can_read():
+                if flight.answer.tokens == 0 and handle.get_status() == ignored:
+                    ended.append(key)
+                    flight.answer.fail(400, f"the prompt of {flight.answer.prompt_tokens} tokens does not fit into the KV cache")
+                continue
+            output = next(iter(handle.read().values()))
+            reason = output.finish_reason
+            last = reason != unfinished
+            text = flight.decoder.add(output.generated_ids, last)
+            if last:
+                ended.append(key)
+            flight.answer.push(output.generated_ids, text, ("stop" if reason == stopped else "length") if last else None)
+        for key in ended:
+            self.flights.pop(key, None)
+
+    def _die(self) -> None:
+        """The pipeline's state after an exception is unknown: say so to everyone, then end, so that nobody measures a ruin."""
+        traceback.print_exc()
+        for flight in list(self.flights.values()):
+            flight.answer.fail(500, "the engine failed; its log says why")
+        sys.stderr.flush()
+        os._exit(1)
+
+    def reset_prefix_cache(self) -> None:
+        """By rebuilding the pipeline: OpenVINO GenAI has no other way. Blocks for the time of a load."""
+        del self.pipeline  # first, or both caches are in memory at once
+        self._load()
+
+    def gauges(self) -> dict[str, float]:
+        metrics = self.pipeline.get_metrics()
+        return {
+            "requests_waiting": sum(1 for flight in self.flights.values() if flight.answer.tokens == 0),
+            "kv_cache_usage_ratio": metrics.cache_usage / 100,
+            "kv_cache_bytes": metrics.cache_size_in_bytes,
+            "steps_total": self.steps,
+            "step_seconds_total": self.step_s,
+            "load_seconds": self.load_s,
+        }
+
+
+def _stop_ids(folder: Path, config: dict[str, Any]) -> list[int]:
+    """End-of-text tokens: generation_config.json if it names them, else config.json."""
+    file = folder / "generation_config.json"
+    generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = generation.get("eos_token_id", config.get("eos_token_id"))
+    return [] if found is None else list(found) if isinstance(found, list) else [int(found)]
