@@ -62,10 +62,7 @@ def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any
     """
     from profiler import plan as planning
     from profiler.cli import sweep_show
-    from profiler.cli.progress import Progress
     from profiler.cli.sweep_spec import read_spec
-    from profiler.report import html
-    from profiler.store.store import Store
 
     spec = read_spec(spec_file, flags)
     plan = planning.make(spec)
@@ -73,6 +70,11 @@ def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any
     if flags["dry_run"]:
         sweep_show.dry_run(plan, as_json=flags["as_json"])
         return 0
+
+    from profiler.cli.progress import Progress
+    from profiler.report import html
+    from profiler.store.store import Store
+
     store = Store(results)
     if flags["again"]:
         plan = planning.make(spec, first_repeat=store.next_repeat({cell.cell_id for cell in plan.cells}))
