@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from profiler.errors import EnvironmentError_
@@ -104,11 +105,20 @@ def env_hash(spec: EnvironmentSpec) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
+def identity(spec: EnvironmentSpec) -> str:
+    """The hash under which things made with this environment are kept; builds nothing. Raises as `installed`."""
+    found = installed(spec)
+    return found.env_hash if found is not None else env_hash(spec)
+
+
 def installed(spec: EnvironmentSpec) -> Environment | None:
-    """The environment if it is complete; None if it has to be built. Raises EnvironmentError_ when the user's own does not work."""
+    """The environment if it is complete; None if it has to be built. Raises EnvironmentError_ when the user's own does not run.
+
+    Imports nothing in it: PyTorch alone takes seconds, and this is asked often.
+    """
     own = os.environ.get(python_variable(spec))
     if own:
-        return _users_own(spec, Path(own).expanduser())
+        return _users_own(spec, str(Path(own).expanduser()))
     folder = _folder(spec)
     try:
         marker = json.loads((folder / ".complete").read_text(encoding="utf-8"))
@@ -123,6 +133,8 @@ def ensure(spec: EnvironmentSpec, progress: Progress, pip_args: Sequence[str] = 
     """The environment, built now if it is not there. Raises EnvironmentError_ with pip's last lines."""
     found = installed(spec)
     if found is not None:
+        if python_variable(spec) in os.environ:
+            _check_users_own(spec, str(found.python))
         return found
     folder = _folder(spec)
     try:
@@ -165,7 +177,7 @@ def _build(spec: EnvironmentSpec, folder: Path, progress: Progress, pip_args: Se
         if pins:
             _run(spec, folder, [*pip, *flags, *pip_args, *pins], progress, lock)
     progress(f"{spec.name}: checking")
-    versions = _probe(spec, python)
+    versions = _probe(spec, python, spec.check_imports)
     marker = folder / ".complete.new"
     marker.write_text(json.dumps({"versions": versions}, indent=1), encoding="utf-8")
     marker.rename(folder / ".complete")
@@ -215,12 +227,12 @@ print("\\n" + json.dumps({d.metadata["Name"].lower(): d.version for d in m.distr
 """
 
 
-def _probe(spec: EnvironmentSpec, python: Path) -> dict[str, str]:
-    command = [str(python), "-W", "ignore", "-c", _PROBE, *spec.check_imports]
+def _probe(spec: EnvironmentSpec, python: Path, imports: Sequence[str]) -> dict[str, str]:
+    command = [str(python), "-I", "-W", "ignore", "-c", _PROBE, *imports]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=300, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired as error:
-        raise EnvironmentError_(f"environment {spec.name!r}: importing {', '.join(spec.check_imports)} took over 300 s") from error
+        raise EnvironmentError_(f"environment {spec.name!r}: importing {', '.join(imports)} took over 300 s") from error
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise EnvironmentError_(f"environment {spec.name!r} does not work: {lines[-1]}", TORCH_HINT, "\n".join(lines[-12:]))
@@ -228,13 +240,19 @@ def _probe(spec: EnvironmentSpec, python: Path) -> dict[str, str]:
     return versions
 
 
-def _users_own(spec: EnvironmentSpec, python: Path) -> Environment:
+@lru_cache
+def _users_own(spec: EnvironmentSpec, python: str) -> Environment:
     variable = python_variable(spec)
     if not os.access(python, os.X_OK):
         raise EnvironmentError_(f"{variable}={python}: no such interpreter", hint=f"unset {variable} to let the profiler build one")
-    versions = _probe(spec, python)
-    content = json.dumps([str(python), sorted(versions.items())])
-    return Environment(python, "own-" + hashlib.sha256(content.encode()).hexdigest()[:12], versions)
+    versions = _probe(spec, Path(python), ())
+    content = json.dumps([python, sorted(versions.items())])
+    return Environment(Path(python), "own-" + hashlib.sha256(content.encode()).hexdigest()[:12], versions)
+
+
+@lru_cache
+def _check_users_own(spec: EnvironmentSpec, python: str) -> None:
+    _probe(spec, Path(python), spec.check_imports)
 
 
 def _os_problem(spec: EnvironmentSpec, folder: Path, error: OSError) -> EnvironmentError_:
