@@ -19,7 +19,7 @@ LAYERS = [
     {"records"},
     {"spec"},
     {"catalog"},
-    {"environments"},
+    {"environments", "english"},
     {"models", "workload", "engines", "machine"},
     {"plan"},
     {"run", "store"},

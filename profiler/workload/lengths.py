@@ -47,8 +47,12 @@ def _table(points: Mapping[str, int], key: str) -> list[tuple[float, int]]:
     try:
         table = sorted((float(p), int(tokens)) for p, tokens in points.items())
     except ValueError:
-        raise SpecError(f"lengths.{key}: quantiles must be numbers from 0 to 1", hint='such as {"0" = 3, "0.5" = 1020, "1" = 14050}') from None
+        raise SpecError(
+            f"lengths.{key}: quantiles must be numbers from 0 to 1", hint='such as {"0" = 3, "0.5" = 1020, "1" = 14050}'
+        ) from None
     tokens = [t for _, t in table]
     if not table or table[0][0] != 0 or table[-1][0] != 1 or tokens != sorted(tokens) or tokens[0] < 1:
-        raise SpecError(f"lengths.{key}: the quantiles must run from 0 to 1 and never fall, with at least 1 token", hint="give the points 0 and 1")
+        raise SpecError(
+            f"lengths.{key}: the quantiles must run from 0 to 1 and never fall, with at least 1 token", hint="give the points 0 and 1"
+        )
     return table

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from profiler import english
 from profiler.errors import ModelError, SpecError
 from profiler.records import Prompt
-from profiler.workload import lengths, text
+from profiler.workload import lengths
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -64,8 +65,8 @@ def _capped(pair: tuple[int, int], max_context_tokens: int | None) -> tuple[int,
 
 def _text_ids(tokenizer: Tokenizer, isl: int, serial: int, source: random.Random, unique: bool) -> tuple[int, ...]:
     """Text a little longer than needed, encoded once, cut to `isl` tokens."""
-    sentences = text.sentences(source)
-    parts = [text.opening(serial, source)] if unique else ["Notes."]
+    sentences = english.sentences(source)
+    parts = [english.opening(serial, source)] if unique else ["Notes."]
     ids: list[int] = []
     while len(ids) < isl:
         wanted_characters = max(80, 6 * (isl - len(ids)))
@@ -89,4 +90,6 @@ def _load(tokenizer_json: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(tokenizer_json))
     except Exception as error:  # the library raises bare Exception
-        raise ModelError(f"{tokenizer_json}: not a tokenizer: {error}", hint="a folder in Hugging Face form has a tokenizer.json") from error
+        raise ModelError(
+            f"{tokenizer_json}: not a tokenizer: {error}", hint="a folder in Hugging Face form has a tokenizer.json"
+        ) from error
