@@ -179,7 +179,8 @@ def _generate_once(endpoint: Endpoint) -> None:
     """Listed is not served: one token, from completions or, where there is none, from chat. Raises EngineError."""
     from profiler.engines import http_client
 
-    for path, prompt in (("/completions", {"prompt": "Hello"}), ("/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]})):
+    hello = [{"role": "user", "content": "Hello"}]
+    for path, prompt in (("/completions", {"prompt": "Hello"}), ("/chat/completions", {"messages": hello})):
         body = json.dumps({"model": endpoint.model, "max_tokens": 1, **prompt}).encode()
         try:
             status, answer = http_client.request(endpoint, "POST", path, body, prefix=True, timeout_s=120)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import subprocess
 import sys
-import warnings
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
@@ -26,31 +27,25 @@ def say(text: str) -> None:
     print(f"progress: {text}", flush=True)  # noqa: T201 - the launcher reads it
 
 
-def export(model: Path, out: Path, weight_format: str, group_size: int | None, trust_remote_code: bool) -> None:
-    say("loading the exporter")
-    from optimum.exporters.openvino import main_export
-    from optimum.intel import OVConfig, OVWeightQuantizationConfig
-
-    if weight_format == "fp16":
-        config = OVConfig(dtype="fp16")
-    elif weight_format == "int8":
-        config = OVConfig(quantization_config=OVWeightQuantizationConfig(bits=8, sym=False))
-    else:
+def export(model: Path, out: Path, weight_format: str, group_size: int | None, trust_remote_code: bool) -> int:
+    """The exit code of optimum's own command: its Python functions for this are private, and the public one leaves int8 undone."""
+    command = [sys.executable, "-I", "-W", "ignore", "-m", "optimum.commands.optimum_cli", "export", "openvino", "--model", str(model)]
+    command += ["--task", "text-generation-with-past", "--library", "transformers", "--weight-format", weight_format]
+    command += ["--disable-convert-tokenizer"]  # the server tokenizes with tokenizer.json
+    if weight_format == "int4":
         # ratio 1: all layers that may be 4-bit are; nncf itself keeps embeddings and the last layer at 8.
-        config = OVConfig(quantization_config=OVWeightQuantizationConfig(bits=4, sym=False, group_size=group_size or 128, ratio=1.0))
+        command += ["--group-size", str(group_size or 128), "--ratio", "1.0"]
+    if trust_remote_code:
+        command.append("--trust-remote-code")
+    scratch = out / "scratch"  # optimum works in the temporary folder: keep it where it is removed with us, and on the same disk
+    scratch.mkdir()
     say(f"converting to OpenVINO IR, weights {weight_format}")
-    main_export(
-        model_name_or_path=str(model),
-        output=str(out),
-        task="text-generation-with-past",
-        ov_config=config,
-        trust_remote_code=trust_remote_code,
-        convert_tokenizer=False,  # the server tokenizes with tokenizer.json
-        library_name="transformers",
-    )
+    code = subprocess.run([*command, str(out)], env={**os.environ, "TMPDIR": str(scratch)}, check=False).returncode
+    shutil.rmtree(scratch)
     for name in VERBATIM:
         if (model / name).is_file():
             shutil.copyfile(model / name, out / name)
+    return code
 
 
 def describe(out: Path, weight_format: str, group_size: int | None) -> dict[str, Any]:
@@ -93,9 +88,15 @@ def main() -> int:
     parser.add_argument("--group-size", type=int)
     parser.add_argument("--trust-remote-code", action="store_true")
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # deprecations between the pinned libraries; the user can do nothing about them
-    export(options.model, options.out, options.weight_format, options.group_size, options.trust_remote_code)
+    code = export(options.model, options.out, options.weight_format, options.group_size, options.trust_remote_code)
+    if code != 0:
+        return code
     details = describe(options.out, options.weight_format, options.group_size)
+    bits = {"fp16": 16, "int8": 8, "int4": 4}[options.weight_format]
+    sizes = details["weight_bytes_by_type"]
+    if not any(BITS[kind] == bits for kind in sizes):  # a library that quietly skips the step must not give a variant its name
+        print(f"asked for {options.weight_format} weights, but the IR holds {sizes}", file=sys.stderr)  # noqa: T201
+        return 1
     (options.out / "variant.json").write_text(json.dumps(details, indent=1), encoding="utf-8")
     return 0
 
