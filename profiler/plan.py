@@ -137,7 +137,14 @@ def _backends(spec: SweepSpec) -> list[BackendSpec]:
         if spec.backends:
             raise SpecError("--url and --backend exclude one another", hint="an endpoint that already runs is its own backend")
         options = {"url": spec.url, "model": spec.model}
-        raw = {"name": "openai-endpoint", "summary": spec.url, "engine": "openai", "device": "remote", "precision": "unknown", "options": options}
+        raw = {
+            "name": "openai-endpoint",
+            "summary": spec.url,
+            "engine": "openai",
+            "device": "remote",
+            "precision": "unknown",
+            "options": options,
+        }
         return [validate_spec(raw, BackendSpec, "--url")]
     if not spec.backends:
         raise SpecError(f"{spec.name}: no backend", hint="give --backend NAME; `profile list backends` shows them")

@@ -41,7 +41,9 @@ def _backends() -> list[dict[str, Any]]:
             problems = registry.get(backend.engine).problems(backend)
         except ProfilerError as error:
             problems = [error.message]
-        rows.append({"name": backend.name, "runs here": "yes" if not problems else "no: " + "; ".join(problems), "summary": backend.summary})
+        rows.append(
+            {"name": backend.name, "runs here": "yes" if not problems else "no: " + "; ".join(problems), "summary": backend.summary}
+        )
     return rows
 
 
@@ -65,7 +67,13 @@ def _engines() -> list[dict[str, Any]]:
     rows = []
     for name in registry.names():
         spec = environments.ENVIRONMENTS.get(name)
-        state = "needs none" if spec is None else "installed" if environments.installed(spec) else f"not installed: profile engines install {name}"
+        state = (
+            "needs none"
+            if spec is None
+            else "installed"
+            if environments.installed(spec)
+            else f"not installed: profile engines install {name}"
+        )
         rows.append({"name": name, "environment": state, "summary": registry.get(name).summary})
     return rows
 

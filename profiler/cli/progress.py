@@ -69,7 +69,9 @@ class Progress:
         """Cells that an earlier sweep into this folder has measured under the same conditions."""
         self.cells -= count
         if count:
-            self.note(f"{backend}: {count} cell{'s' if count != 1 else ''} already measured under the same conditions (--again repeats them)")
+            self.note(
+                f"{backend}: {count} cell{'s' if count != 1 else ''} already measured under the same conditions (--again repeats them)"
+            )
 
     def _count(self) -> str:
         return f"[{self.done + 1}/{self.cells}]"

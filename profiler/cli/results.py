@@ -11,7 +11,19 @@ import click
 if TYPE_CHECKING:
     from profiler.store.store import Store
 
-LS_COLUMNS = ["run_id", "sweep_id", "status", "validity", "backend", "workload", "load_kind", "load", "n_requests", "output_tps", "qos_result"]
+LS_COLUMNS = [
+    "run_id",
+    "sweep_id",
+    "status",
+    "validity",
+    "backend",
+    "workload",
+    "load_kind",
+    "load",
+    "n_requests",
+    "output_tps",
+    "qos_result",
+]
 
 _results = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder."

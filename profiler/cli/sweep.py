@@ -175,9 +175,7 @@ def resolve_model(plan: Plan, progress: Progress, flags: dict[str, Any]) -> Loca
         spec = environments.ENVIRONMENTS["openvino-export"]
         return environments.ensure(spec, progress.working, split_pip_args(flags["pip_args"])).python
 
-    return models.resolve(
-        plan.sweep.model, progress.working, trust_remote_code=flags["trust_remote_code"], convert_python=convert_python
-    )
+    return models.resolve(plan.sweep.model, progress.working, trust_remote_code=flags["trust_remote_code"], convert_python=convert_python)
 
 
 def exit_code(store: Store, sweep_id: str, progress: Progress, fail_on_qos: bool) -> int:

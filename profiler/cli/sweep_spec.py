@@ -91,5 +91,7 @@ def tokenizer_of(spec: SweepSpec, model: LocalModel | None) -> Path | None:
     path = Path(spec.tokenizer)
     path = path / "tokenizer.json" if path.is_dir() else path
     if not path.is_file():
-        raise ModelError(f"--tokenizer: no tokenizer.json in {spec.tokenizer}", hint="give the folder that holds the model's tokenizer.json")
+        raise ModelError(
+            f"--tokenizer: no tokenizer.json in {spec.tokenizer}", hint="give the folder that holds the model's tokenizer.json"
+        )
     return path

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.errors import LoadError
 from profiler.plan import Cell
 from profiler.records import DriveResult, Endpoint, LoadPlan, RequestRecord
-from profiler.run.bodies import make_body
+from profiler.run.bodies import PATHS, make_body
 from profiler.run.decode import RequestMeta, decode
 from profiler.run.drive import DriveProgress, drive
 from profiler.workload import arrivals
@@ -51,18 +51,26 @@ def measure(
     spec = cell.sweep
     prompts = build(cell.workload, tokenizer_json, prompt_count(cell), cell.prompt_seed, max_context_tokens)
     tokenizer = _tokenizer(tokenizer_json)
+    chat = spec.endpoint_kind == "chat"
     bodies = [
-        make_body(prompt, endpoint.model, kind=spec.endpoint_kind, pin_output=cell.workload.pin_output, text=_text(prompt.token_ids, tokenizer))
-        if spec.endpoint_kind == "chat"
-        else make_body(prompt, endpoint.model, kind=spec.endpoint_kind, pin_output=cell.workload.pin_output)
+        make_body(
+            prompt,
+            endpoint.model,
+            kind=spec.endpoint_kind,
+            pin_output=cell.workload.pin_output,
+            text=_text(prompt.token_ids, tokenizer) if chat else None,
+        )
         for prompt in prompts.prompts
     ]
     meta = [
-        RequestMeta(prompt.request_id, prompt.session_id, prompt.turn, len(prompt.token_ids), prompt.max_tokens) for prompt in prompts.prompts
+        RequestMeta(prompt.request_id, prompt.session_id, prompt.turn, len(prompt.token_ids), prompt.max_tokens)
+        for prompt in prompts.prompts
     ]
-    result = drive(endpoint, bodies, [m.request_id for m in meta], load_plan(cell), folder, on_progress)
+    result = drive(endpoint, PATHS[spec.endpoint_kind], bodies, load_plan(cell), folder, on_progress)
     count = (lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)) if tokenizer else None
-    requests = decode(folder, count, meta)
+    decoded = decode(folder, meta, count)
+    requests = decoded.requests
+    result = replace(result, read_delay_p50_s=decoded.read_delay_p50_s, read_delay_p99_s=decoded.read_delay_p99_s)
     if not any(r.in_window and r.error_kind is None for r in requests):
         errors = sorted({f"{r.error_kind}: {r.error}" for r in requests if r.error_kind and r.error_kind != "cancelled"})
         raise LoadError(f"no request of the window was answered ({result.stop_reason})", detail="\n".join(errors[:5]) or None)

@@ -1,0 +1,147 @@
+"""The load client: `python -m profiler.run.client FOLDER`, a process of its own with the standard library and nothing else in it.
+
+The folder holds job.json (endpoint and plan) and bodies.bin; standard input brings the headers (they may hold a key, so they are never
+on disk) and stays open as a lifeline: when the parent dies, it closes and the client stops. Progress goes to standard output as JSON
+lines, about twice a second. It leaves spool.bin and result.json.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from profiler.records import Endpoint, LoadPlan
+from profiler.run import spool
+from profiler.run.clocks import clock_step_s
+from profiler.run.loop import Loop
+
+PROGRESS_NS = 500_000_000
+LENGTH = struct.Struct("<I")
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    headers = json.loads(_first_line(0))
+    plan = LoadPlan(**{**job["plan"], "offsets_ns": tuple(job["plan"]["offsets_ns"])})
+    endpoint = Endpoint(**job["endpoint"])
+    requests = [http_request(endpoint, job["path"], body, headers) for body in read_bodies(folder / "bodies.bin")]
+    family, address = _resolve(endpoint)
+    writer = spool.Writer(folder / spool.NAME)
+    loop = Loop(endpoint, address, family, requests, plan, writer, 0, Reporter().tick)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(loop, "stop_reason", "interrupted"))
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    # Everything made so far lives until the end: the collector need not look at it, and a collection must not delay a stamp.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    window = loop.run()
+    gc.enable()
+    open_ns = window.open_ns if window.open_ns is not None else loop.ended_ns
+    result = {
+        "started_ns": loop.started_ns,
+        "window_open_ns": min(open_ns, loop.ended_ns),
+        "window_close_ns": max(window.close_ns or loop.ended_ns, min(open_ns, loop.ended_ns)),
+        "ended_ns": loop.ended_ns,
+        "started_at": started_at,
+        "stop_reason": loop.stop_reason,
+        "client_cpu_s": (loop.cpu_close_s or time.process_time()) - (loop.cpu_open_s or 0.0),
+        "stamps": "kernel" if loop.kernel_stamps else "user",
+        "clock_step_s": clock_step_s(loop.clock_samples),
+        "clock_samples": loop.clock_samples,
+        "repeated_prompts": loop.repeated,
+    }
+    (folder / "result.json.new").write_text(json.dumps(result), encoding="utf-8")
+    (folder / "result.json.new").rename(folder / "result.json")
+
+
+class Reporter:
+    """Progress lines; a reader that is slow or gone never holds the loop up."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        os.set_blocking(1, False)
+
+    def tick(self, loop: Loop) -> None:
+        now = time.monotonic_ns()
+        if now - self._last < PROGRESS_NS:
+            return
+        self._last = now
+        window = loop.window
+        line: dict[str, Any] = {
+            "elapsed_s": (now - loop.started_ns) / 1e9,
+            "phase": window.phase,
+            "sent": window.sent,
+            "done": loop.ended,
+            "cohort_sent": window.cohort_sent,
+            "cohort_done": window.cohort_done,
+            "errors": loop.errors,
+            "in_flight": loop.in_flight,
+        }
+        try:
+            os.write(1, json.dumps(line).encode() + b"\n")
+        except OSError:
+            pass
+
+
+def http_request(endpoint: Endpoint, path: str, body: bytes, headers: dict[str, str]) -> bytes:
+    """The whole HTTP/1.1 request. Compression is refused: unpacking would hide when each token arrived."""
+    host = endpoint.host if ":" not in endpoint.host else f"[{endpoint.host}]"
+    fixed = {
+        "Host": f"{host}:{endpoint.port}",
+        "Content-Type": "application/json",
+        "Accept": "text/event-stream",
+        "Accept-Encoding": "identity",
+        "User-Agent": "slm-profiler",
+    }
+    lines = [f"{name}: {value}" for name, value in {**fixed, **headers, "Content-Length": str(len(body))}.items()]
+    return (f"POST {endpoint.path_prefix}{path} HTTP/1.1\r\n" + "\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+
+
+def read_bodies(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    bodies, at = [], 0
+    while at < len(data):
+        (length,) = LENGTH.unpack_from(data, at)
+        bodies.append(data[at + LENGTH.size : at + LENGTH.size + length])
+        at += LENGTH.size + length
+    return bodies
+
+
+def _resolve(endpoint: Endpoint) -> tuple[int, tuple[object, ...]]:
+    """One address for the whole run: asking for it each time would be part of the measurement."""
+    try:
+        found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        sys.exit(f"cannot resolve {endpoint.host}: {error.strerror or error}")
+    # A name with several addresses: take the first that accepts, as browsers do.
+    for family, kind, protocol, _, address in found:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.settimeout(5)
+            if probe.connect_ex(address) == 0:
+                return family, address
+    return found[0][0], found[0][4]
+
+
+def _first_line(fd: int) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = os.read(fd, 1)
+        if not piece:
+            sys.exit("the parent process went away")
+        line += piece
+    return line
+
+
+if __name__ == "__main__":
+    main()
