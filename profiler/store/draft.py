@@ -1,0 +1,166 @@
+"""A run in the making: beside the store, synced, then renamed into place, so that no reader ever sees half of it.
+
+A draft is a folder in .incoming/ whose lock file next to it is held (flock) by the process that fills it. The kernel drops the lock
+when that process dies, however it dies; a draft that nobody holds is a leftover.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from profiler.errors import StoreError
+from profiler.records import RequestRecord
+from profiler.store.writer import checksum, run_document, storing, write_json, write_requests
+
+INCOMING, INTERRUPTED = ".incoming", ".interrupted"
+KEPT_FILES = ("engine.log", "telemetry.parquet", "engine_metrics.parquet")  # what a cell may leave in its folder for the run
+MIN_FREE_BYTES = 64 << 20  # a cell's spool, log and records stay well below this; less means that a sweep would die in the middle
+
+
+def new_run_id() -> str:
+    """Unique, sorts by time: `20261124T014312.123456Z-9f3c21`."""
+    now = time.time_ns()
+    stamp = datetime.fromtimestamp(now // 1_000_000_000, UTC).strftime("%Y%m%dT%H%M%S")
+    return f"{stamp}.{now // 1000 % 1_000_000:06d}Z-{secrets.token_hex(3)}"
+
+
+class RunDraft:
+    """A run in the making. `folder` is where the engine's log and the client's spool go while the cell runs."""
+
+    def __init__(self, root: Path, run_id: str) -> None:
+        self.root = root
+        self.run_id = run_id
+        self.folder = root / INCOMING / run_id
+        with storing(root), _creating(root):
+            self.folder.mkdir()
+            self._lock = _take(_lock_path(self.folder))
+
+    def commit(self, document: Mapping[str, Any], requests: Sequence[RequestRecord] = ()) -> Path:
+        """Write run.json and requests.parquet, sync, rename into place; returns the run's folder.
+
+        `document` is run.json without schema_version, run_id and files: {"run": {columns}, "provenance": ..., ...}. Of the files
+        in the folder those in KEPT_FILES stay, the rest (the spool) goes. Raises StoreError; the draft then stays where it is.
+        """
+        target = self.root / "runs" / _day(self.run_id) / self.run_id
+        with storing(self.root):
+            write_requests(self.folder / "requests.parquet", self.run_id, requests)
+            kept = ["requests.parquet", *(name for name in KEPT_FILES if (self.folder / name).is_file())]
+            files = {name: checksum(self.folder / name) for name in kept}
+            write_json(self.folder / "run.json", run_document(document, self.run_id, files))
+            for name in [*kept, "run.json"]:
+                _sync(self.folder / name)
+            _remove_all_but(self.folder, {*kept, "run.json"})
+            _sync(self.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.rename(target)
+            for folder in (target.parent, target.parent.parent, self.folder.parent):
+                _sync(folder)
+        self._release()
+        return target
+
+    def discard(self) -> None:
+        """Give the draft up and remove what it holds. Does nothing after commit."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._release()
+
+    def _release(self) -> None:
+        if not self._lock.closed:
+            _lock_path(self.folder).unlink(missing_ok=True)
+            self._lock.close()
+
+
+def check_writable(root: Path) -> None:
+    """Raise StoreError if a sweep could not keep its runs in `root`: a file, not writable, disk full. Creates the folder."""
+    with storing(root):
+        (root / INCOMING).mkdir(parents=True, exist_ok=True)
+        probe = root / INCOMING / f"{new_run_id()}.probe"
+        probe.write_bytes(b"?")
+        probe.unlink()
+        free = shutil.disk_usage(root).free
+    if free < MIN_FREE_BYTES:
+        raise StoreError(f"{root}: only {free >> 20} MiB free on its disk", hint="free some space, or give another --results FOLDER")
+
+
+def set_aside_leftovers(root: Path) -> int:
+    """Clear .incoming/ of drafts whose process died. What measured something goes to .interrupted/, the rest is removed.
+
+    Returns how many drafts lie in .interrupted/. Never raises: reading a store that one may not write is fine.
+    """
+    with contextlib.suppress(OSError):
+        if any((root / INCOMING).iterdir()):
+            with _creating(root):
+                for folder in sorted(p for p in (root / INCOMING).iterdir() if p.is_dir()):
+                    _set_aside(root, folder)
+    try:
+        return sum(1 for _ in (root / INTERRUPTED).iterdir())
+    except OSError:
+        return 0
+
+
+def _set_aside(root: Path, folder: Path) -> None:
+    try:
+        lock = _take(_lock_path(folder))
+    except BlockingIOError:
+        return  # its process lives
+    with lock:
+        if any(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "engine.log"):
+            (root / INTERRUPTED).mkdir(exist_ok=True)
+            folder.rename(root / INTERRUPTED / folder.name)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        _lock_path(folder).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _creating(root: Path) -> Iterator[None]:
+    """Held while a draft gets its lock, and while leftovers are looked for: neither may see the other half done."""
+    (root / INCOMING).mkdir(parents=True, exist_ok=True)
+    with (root / INCOMING / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _take(path: Path) -> IO[str]:
+    """The lock file, locked. Raises BlockingIOError when another process holds it."""
+    lock = path.open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".lock")
+
+
+def _remove_all_but(folder: Path, names: set[str]) -> None:
+    for path in folder.iterdir():
+        if path.name in names:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _day(run_id: str) -> str:
+    return f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"

@@ -1,0 +1,229 @@
+"""The columns of the store, each defined once: name, type, unit, definition, version it came with.
+
+Everything that names columns is made from these tables: the Parquet schema, the typed DataFrame and DuckDB views, results/README.md.
+Definitions are those of the metric dictionary. Missing is NULL with a reason, never 0 and never NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCHEMA_VERSION = 1
+HISTORY = {1: "first version"}
+
+Type = Literal["string", "int64", "int32", "float64", "bool", "list<string>", "list<int32>"]
+DUCKDB_TYPES: dict[str, str] = {
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "int32": "INTEGER",
+    "float64": "DOUBLE",
+    "bool": "BOOLEAN",
+    "list<string>": "VARCHAR[]",
+    "list<int32>": "INTEGER[]",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """`unit` is empty for names, flags and texts; `since` is the schema version that brought the column."""
+
+    name: str
+    type: Type
+    unit: str
+    definition: str
+    since: int = 1
+
+
+def _latencies() -> tuple[Column, ...]:
+    """Percentile columns: each an order statistic of the cohort with two-sided 95 % bounds."""
+    kinds = {
+        "ttft": "time to first token from the actual send",
+        "ttft_sched": "time to first token from the intended send: what a user waits",
+        "tpot": "time per output token after the first read; requests with a single token are left out (n_tpot)",
+        "e2e_sched": "time to the last byte from the intended send",
+    }
+    columns = []
+    for metric, meaning in kinds.items():
+        for p in (50, 90, 95, 99):
+            name = f"{metric}_p{p}_s"
+            infinite = "NULL when that many of the cohort failed (failed and unfinished count as +∞)"
+            columns.append(Column(name, "float64", "s", f"p{p} of {meaning}; {infinite}"))
+            columns.append(Column(f"{name}_lo", "float64", "s", f"lower 95 % bound of {name}; NULL when n is too small for one"))
+            columns.append(
+                Column(f"{name}_hi", "float64", "s", f"upper 95 % bound of {name}; NULL when n is too small for one, or it is +∞")
+            )
+    return tuple(columns)
+
+
+RUNS: tuple[Column, ...] = (
+    Column("run_id", "string", "", "unique, sorts by time: UTC time of the start of the cell and random digits"),
+    Column("sweep_id", "string", "", "content hash of the sweep's cells"),
+    Column("sweep_name", "string", "", "what the sweep's spec calls itself"),
+    Column("cell_id", "string", "", "content hash of model, backend, workload, load point, stopping rule and seed"),
+    Column("environment_hash", "string", "", "hash of machine, engine environment, variant and model content"),
+    Column("repeat", "int64", "", "which engine start of the sweep's plan this was, from 0"),
+    Column("status", "string", "", "done | failed | interrupted"),
+    Column("status_reason", "string", "", "why a run is not done, one line"),
+    Column("validity", "string", "", "valid | suspect | invalid: what the run says of its own measurement"),
+    Column("validity_reasons", "list<string>", "", "each finding behind the validity"),
+    Column("provenance_class", "string", "", "measured | imported | predicted"),
+    Column("model", "string", "", "the model as the user named it"),
+    Column("model_hash", "string", "", "content hash of weights, config and tokenizer"),
+    Column("variant", "string", "", "the model's precision as served, with its origin if that was quantized already"),
+    Column("backend", "string", "", "name of the backend"),
+    Column("engine", "string", "", "name of the engine"),
+    Column("engine_version", "string", "", "version of the engine's main package"),
+    Column("device", "string", "", "the device that was measured; NULL when nobody observed or declared it"),
+    Column("device_source", "string", "", "observed | declared"),
+    Column("machine_id", "string", "", "fingerprint of the machine the engine ran on"),
+    Column("workload", "string", "", "name of the workload"),
+    Column("workload_version", "int64", "", "version of the workload"),
+    Column("load_kind", "string", "", "concurrency (closed loop) | rate (open loop)"),
+    Column("load", "float64", "users or 1/s", "concurrent users in a closed loop, requests/s in an open one"),
+    Column("window_s", "float64", "s", "length of the measuring window"),
+    Column("n_cohort", "int64", "requests", "requests whose intended send falls in the window (the cohort)"),
+    Column("n_requests", "int64", "requests", "requests of the cohort that were answered in full"),
+    Column("n_errors", "int64", "requests", "requests of the cohort that failed, were cancelled or never finished"),
+    Column("n_tpot", "int64", "requests", "requests behind the TPOT percentiles: of the cohort, without single-token answers"),
+    Column("bounds_method", "string", "", "how the _lo and _hi columns were found"),
+    Column("start_id", "string", "", "the engine start this run was part of"),
+    Column("ready_s", "float64", "s", "from launching the engine to its first generation"),
+    Column("load_s", "float64", "s", "of that, loading the model"),
+    Column("peak_memory_bytes", "int64", "bytes", "highest resident memory of the engine's processes up to the end of this run"),
+    Column("variant_size_bytes", "int64", "bytes", "size of the variant's files"),
+    Column("offered_rate", "float64", "1/s", "requests of the cohort / window length"),
+    Column("request_rate", "float64", "1/s", "requests answered in full in the window / window length"),
+    Column("output_tps", "float64", "tokens/s", "output tokens whose arrival falls in the window / window length"),
+    Column("total_tps", "float64", "tokens/s", "output_tps, and input tokens counted at their request's first token"),
+    Column("goodput", "float64", "1/s", "requests of the cohort that meet every threshold of the QoS target / window length"),
+    *_latencies(),
+    Column("send_lag_p50_s", "float64", "s", "p50 of actual − intended send: our own error"),
+    Column("send_lag_p99_s", "float64", "s", "p99 of actual − intended send"),
+    Column("client_cpu_share", "float64", "cores", "CPU time of the load client in the window / window length"),
+    Column("tokens_per_read", "float64", "tokens", "output tokens per token-bearing network read in the cohort"),
+    Column("asked_output_tokens_mean", "float64", "tokens", "mean output length asked of the answered cohort"),
+    Column("got_output_tokens_mean", "float64", "tokens", "mean output length of the same requests as received"),
+    Column("isl_mean", "float64", "tokens", "mean input length of the answered cohort"),
+    Column("osl_mean", "float64", "tokens", "mean output length of the answered cohort"),
+    Column("energy_j", "float64", "J", "energy in the window, of energy_scope; NULL with energy_reason if not measured"),
+    Column("energy_scope", "string", "", "gpu_board | cpu_package | dram | host | wall"),
+    Column("energy_reason", "string", "", "why energy_j is NULL"),
+    Column("qos", "string", "", "the QoS target the run was judged by"),
+    Column("qos_result", "string", "", "FITS | FAILS | UNDECIDED for this load and loop"),
+    Column("qos_reason", "string", "", "the finding behind qos_result, one line"),
+    Column("started_at", "string", "", "UTC, ISO 8601: when the load began (of a cell that never ran: when it was given up)"),
+    Column("stop_reason", "string", "", "why the window closed"),
+    Column("profiler_version", "string", "", "version of this program"),
+)
+
+REQUESTS: tuple[Column, ...] = (
+    Column("run_id", "string", "", "the run it belongs to"),
+    Column("request_id", "string", "", "unique in its run"),
+    Column("session_id", "string", "", "the conversation it belongs to, if any"),
+    Column("turn", "int32", "", "position in its session, from 0"),
+    Column("intended_ns", "int64", "ns", "CLOCK_MONOTONIC: when it should be sent"),
+    Column("sent_ns", "int64", "ns", "CLOCK_MONOTONIC: when it was sent; NULL when it never was"),
+    Column("first_token_ns", "int64", "ns", "CLOCK_MONOTONIC: arrival of the first read with an output token"),
+    Column("last_token_ns", "int64", "ns", "CLOCK_MONOTONIC: arrival of the last read with an output token"),
+    Column("done_ns", "int64", "ns", "CLOCK_MONOTONIC: arrival of the last byte"),
+    Column("ttft_s", "float64", "s", "first_token − sent"),
+    Column("ttft_sched_s", "float64", "s", "first_token − intended"),
+    Column("tpot_s", "float64", "s", "(last_token − first_token) / (output tokens − tokens in the first read); NULL for a single token"),
+    Column("e2e_s", "float64", "s", "done − sent"),
+    Column("e2e_sched_s", "float64", "s", "done − intended"),
+    Column("max_icl_s", "float64", "s", "longest gap between consecutive token-bearing reads"),
+    Column("prompt_tokens", "int32", "tokens", "input tokens"),
+    Column("output_tokens", "int32", "tokens", "output tokens received"),
+    Column("asked_output_tokens", "int32", "tokens", "output tokens asked for"),
+    Column("finish_reason", "string", "", "as the server said"),
+    Column("error_kind", "string", "", "NULL for a request that was answered in full"),
+    Column("error", "string", "", "what went wrong, one line"),
+    Column("http_status", "int32", "", "status code of the answer"),
+    Column("warmup", "bool", "", "sent before the window opened"),
+    Column("in_window", "bool", "", "member of the cohort: its intended send falls in the window"),
+    Column("connection_reused", "bool", "", "sent on a kept-alive connection"),
+    Column("token_count_source", "string", "", "token_ids | continuous_usage | usage | tokenizer"),
+    Column("arrival_offsets_us", "list<int32>", "µs", "arrival of each token-bearing read, from sent_ns; stops growing at 2147 s"),
+    Column("arrival_tokens", "list<int32>", "tokens", "output tokens in each of these reads"),
+)
+
+TELEMETRY: tuple[Column, ...] = (
+    Column("run_id", "string", "", "the run it belongs to"),
+    Column("t_ns", "int64", "ns", "CLOCK_MONOTONIC of the sample"),
+    Column("source", "string", "", "who says so, such as nvml, rapl, psutil"),
+    Column("device", "string", "", "which device of the source"),
+    Column("metric", "string", "", "what is measured, with its unit in the name"),
+    Column("value", "float64", "", "the sample"),
+)
+
+TABLES: dict[str, tuple[Column, ...]] = {"runs": RUNS, "requests": REQUESTS, "telemetry": TELEMETRY}
+BOUNDS_METHOD = "order-statistic-binomial-95"
+
+
+def arrow_schema(table: str) -> pa.Schema:
+    """Arrow schema of a table: unit, definition and `since` in each field's metadata, the version in the schema's."""
+    import pyarrow as pa
+
+    types = {"string": pa.string(), "int64": pa.int64(), "int32": pa.int32(), "float64": pa.float64(), "bool": pa.bool_()}
+    types |= {"list<string>": pa.list_(pa.string()), "list<int32>": pa.list_(pa.int32())}
+    fields = [
+        pa.field(c.name, types[c.type], metadata={"unit": c.unit, "definition": c.definition, "since": str(c.since)}) for c in TABLES[table]
+    ]
+    return pa.schema(fields, metadata={"slm_profiler_schema": str(SCHEMA_VERSION), "table": table})
+
+
+def empty_view_sql(table: str) -> str:
+    """A SELECT with the table's columns and types and no row."""
+    columns = ", ".join(f'CAST(NULL AS {DUCKDB_TYPES[c.type]}) AS "{c.name}"' for c in TABLES[table])
+    return f"SELECT {columns} WHERE false"
+
+
+def pandas_frame(table: str, rows: list[dict[str, Any]]) -> Any:
+    """Rows as a pandas.DataFrame with every column of the table, typed. Missing floats and strings are NaN, others <NA>."""
+    import pandas as pd
+
+    text = "str" if int(pd.__version__.split(".")[0]) >= 3 else "object"  # before pandas 3, "str" turns None into "None"
+    dtypes = {"string": text, "int64": "Int64", "int32": "Int32", "float64": "float64", "bool": "boolean"}
+    data = {c.name: pd.Series([row.get(c.name) for row in rows], dtype=dtypes.get(c.type, "object")) for c in TABLES[table]}
+    return pd.DataFrame(data)
+
+
+def markdown() -> str:
+    """The text of results/README.md."""
+    parts = [_INTRO.format(version=SCHEMA_VERSION)]
+    for table, columns in TABLES.items():
+        parts.append(f"## {table}\n\n{_WHERE[table]}\n\n| column | type | unit | definition | since |\n|---|---|---|---|---|\n")
+        parts.append("".join(f"| `{c.name}` | {c.type} | {c.unit} | {c.definition.replace('|', '·')} | {c.since} |\n" for c in columns))
+        parts.append("\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+_INTRO = """# The results folder
+
+<!-- made by profiler.store.schema.markdown(); a test compares the two -->
+
+One immutable folder per run:
+
+    runs/<yyyy-mm-dd>/<run_id>/
+        run.json            columns of `runs`, provenance, quality block, verdicts, samples, checksums of the other files
+        requests.parquet    one row per request, warm-up and cool-down included and labelled
+        telemetry.parquet   samples of sensors, where there are any
+        engine.log          what the engine printed (its last MiB)
+    .incoming/              cells being measured; nobody reads here
+    .interrupted/           what was left of cells whose sweep was killed
+
+Schema version {version}. Units are in the names and in the Parquet field metadata. Times are CLOCK_MONOTONIC nanoseconds of the machine that
+measured; wall time is only in `started_at`. Missing is NULL, never 0, never NaN. Ask with
+`profile results sql "select backend, load, output_tps from runs"`, or read the Parquet files with anything.
+
+"""
+_WHERE = {
+    "runs": "`run.json`, key `run`; DuckDB view `runs`.",
+    "requests": "`requests.parquet`; DuckDB view `requests`. The view `tokens` has one row per token-bearing read: run_id, request_id, "
+    "t_offset_us (from sent_ns), tokens.",
+    "telemetry": "`telemetry.parquet`; DuckDB view `telemetry`, empty where nothing was sampled.",
+}

@@ -1,0 +1,150 @@
+"""Reading a results folder: typed frames and SQL over every readable run. What cannot be read is named and skipped.
+
+Reading never waits for a writer: runs appear whole, by rename.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler.errors import StoreError
+from profiler.records import RequestRecord
+from profiler.store import schema
+from profiler.store.draft import RunDraft, check_writable, new_run_id, set_aside_leftovers
+from profiler.store.views import Views
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RunDraft", "Store", "new_run_id"]
+
+
+class Store:
+    """A results folder. It need not exist yet: reading gives empty frames, the first draft creates it.
+
+    `warnings` names what was skipped so far (corrupt files, runs of a newer schema, leftovers of killed sweeps), each once.
+    Raises StoreError when the path is a file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.warnings: list[str] = []
+        self._read: dict[Path, dict[str, Any] | None] = {}  # runs are immutable: what was read once stays true
+        if self.path.exists() and not self.path.is_dir():
+            raise StoreError(f"{self.path}: is a file, not a results folder", hint="give another --results FOLDER")
+        interrupted = set_aside_leftovers(self.path)
+        if interrupted:
+            cells = "1 interrupted cell" if interrupted == 1 else f"{interrupted} interrupted cells"
+            self._warn(f"{self.path / '.interrupted'}: {cells} kept aside; the next sweep measures the same cells anew")
+
+    def check_writable(self) -> None:
+        """Raise StoreError now if a run could not be kept later: no permission, no space. Creates the folder."""
+        check_writable(self.path)
+
+    def draft(self, run_id: str | None = None) -> RunDraft:
+        """Begin a run; see RunDraft. Raises StoreError when the folder cannot be written."""
+        return RunDraft(self.path, run_id or new_run_id())
+
+    def keep(self, document: Mapping[str, Any], requests: Sequence[RequestRecord] = ()) -> Path:
+        """Write a run in one go, such as a cell that failed before it was measured. Returns the run's folder."""
+        return self.draft().commit(document, requests)
+
+    def runs(self) -> pd.DataFrame:
+        """All columns of `runs`, one row per run, oldest first. Reads the run.json files only."""
+        frame: pd.DataFrame = schema.pandas_frame("runs", [head["run"] for head in self._heads()])
+        return frame
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """run.json of one run; an unambiguous beginning of its id will do. Raises StoreError."""
+        found = [folder for folder in self._folders() if folder.name.startswith(run_id)]
+        exact = [folder for folder in found if folder.name == run_id] or found
+        if len(exact) != 1:
+            what = "no run" if not exact else f"{len(exact)} runs"
+            raise StoreError(f"{self.path}: {what} called {run_id!r}", hint="`profile results ls` shows the ids")
+        return read_document(exact[0])
+
+    def requests(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """All columns of `requests`, of the named runs or of all."""
+        wanted = None if run_ids is None else set(run_ids)
+        heads = [head for head in self._heads() if wanted is None or head["run"]["run_id"] in wanted]
+        return self._views(heads).query("SELECT * FROM requests ORDER BY run_id, intended_ns")
+
+    def sql(self, query: str) -> pd.DataFrame:
+        """One SELECT over the views runs, requests, tokens, telemetry (DuckDB). Raises StoreError, one line, on anything else."""
+        return self._views(self._heads()).query(query)
+
+    def measured(self) -> set[tuple[str, str, int]]:
+        """(cell_id, environment_hash, repeat) of every run that need not be measured again: done and not invalid."""
+        rows = (head["run"] for head in self._heads())
+        return {
+            (row["cell_id"], row["environment_hash"], row["repeat"])
+            for row in rows
+            if row["status"] == "done" and row["validity"] != "invalid"
+        }
+
+    def next_repeat(self, cell_ids: Iterable[str]) -> int:
+        """The first repeat number that no run of these cells has taken."""
+        wanted = set(cell_ids)
+        return max((head["run"]["repeat"] + 1 for head in self._heads() if head["run"]["cell_id"] in wanted), default=0)
+
+    def _views(self, heads: Sequence[Mapping[str, Any]]) -> Views:
+        return Views(heads, self._warn)
+
+    def _heads(self) -> list[dict[str, Any]]:
+        """run, files and folder of each readable run, oldest first."""
+        for folder in self._folders():
+            if folder not in self._read:
+                self._read[folder] = self._head(folder)
+        return [head for folder in self._folders() if (head := self._read.get(folder)) is not None]
+
+    def _head(self, folder: Path) -> dict[str, Any] | None:
+        try:
+            document = read_document(folder)
+        except StoreError as error:
+            self._warn(f"{error.message}; run skipped")
+            return None
+        return {"folder": folder, "run": document["run"], "files": document.get("files", {})}
+
+    def _folders(self) -> list[Path]:
+        try:
+            days = [day for day in (self.path / "runs").iterdir() if day.is_dir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be read: {error.strerror}", hint="give a results folder you may read") from error
+        return sorted((folder for day in days for folder in day.iterdir() if folder.is_dir()), key=lambda folder: folder.name)
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """run.json of a run's folder. Raises StoreError naming the file: missing, not JSON, not ours, or of a newer schema."""
+    path = folder / "run.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise StoreError(f"{path}: not valid JSON ({error})", hint="restore it, or remove the run's folder") from error
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise StoreError(f"{path}: not a run of this program: no schema_version")
+    if version > schema.SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: written in schema version {version}, this program reads up to {schema.SCHEMA_VERSION}", hint="update slm-profiler"
+        )
+    run = document.get("run")
+    missing = [key for key in _NEEDED if not isinstance(run, dict) or key not in run]
+    if missing or run["run_id"] != folder.name:
+        raise StoreError(
+            f"{path}: " + (f"no {', '.join(missing)} in it" if missing else f"its run_id {run['run_id']!r} is not its folder's")
+        )
+    return dict(document)
+
+
+_NEEDED = ("run_id", "cell_id", "environment_hash", "repeat", "status", "validity")

@@ -1,0 +1,109 @@
+"""DuckDB views over the files of a set of runs. An empty store gives empty, typed views."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from profiler.errors import StoreError
+from profiler.store import schema
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+TOKENS = "SELECT run_id, request_id, unnest(arrival_offsets_us) AS t_offset_us, unnest(arrival_tokens) AS tokens FROM requests"
+
+
+class Views:
+    """The views runs, requests, tokens, telemetry of `heads` ({"folder", "run", "files"} per run)."""
+
+    def __init__(self, heads: Sequence[Mapping[str, Any]], warn: Callable[[str], None]) -> None:
+        self._heads = heads
+        self._warn = warn
+        self._bad: set[Path] = set()
+
+    def query(self, query: str) -> pd.DataFrame:
+        """One SELECT as a DataFrame. Raises StoreError in one line for what is not a SELECT or does not run."""
+        import duckdb
+
+        connection = duckdb.connect(config={"python_enable_replacements": "false", "autoinstall_known_extensions": "false"})
+        with connection:
+            self._check(connection, query)
+            for _ in range(2):
+                self._create(connection)
+                try:
+                    return connection.execute(query).df()
+                except duckdb.Error as error:
+                    if not self._drop_corrupt():
+                        raise StoreError(f"SQL: {_one_line(error)}", hint=_HINT) from error
+        raise StoreError("the store changed while it was read", hint="ask again")
+
+    def _check(self, connection: duckdb.DuckDBPyConnection, query: str) -> None:
+        import duckdb
+
+        try:
+            statements = connection.extract_statements(query)
+        except duckdb.Error as error:
+            raise StoreError(f"SQL: {_one_line(error)}", hint=_HINT) from error
+        allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+        if len(statements) != 1 or statements[0].type not in allowed:
+            raise StoreError("SQL: only one SELECT at a time: the store is read-only", hint=_HINT)
+
+    def _create(self, connection: duckdb.DuckDBPyConnection) -> None:
+        import pyarrow as pa
+
+        rows = [{c.name: head["run"].get(c.name) for c in schema.RUNS} for head in self._heads]
+        connection.register("runs", pa.Table.from_pylist(rows, schema=schema.arrow_schema("runs")))
+        for table in ("requests", "telemetry"):
+            files = self._files(f"{table}.parquet")
+            parts = [schema.empty_view_sql(table)]
+            if files:
+                listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in files)
+                parts.append(f"SELECT * FROM read_parquet([{listed}], union_by_name=true)")
+            connection.execute(f"CREATE OR REPLACE VIEW {table} AS {' UNION ALL BY NAME '.join(parts)}")
+        connection.execute(f"CREATE OR REPLACE VIEW tokens AS {TOKENS}")
+
+    def _files(self, name: str) -> list[Path]:
+        """The files of that name that have the size their run recorded."""
+        found = []
+        for head in self._heads:
+            recorded, path = head["files"].get(name), head["folder"] / name
+            if recorded is None or path in self._bad:
+                continue
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                self._skip(path, f"cannot be read: {error.strerror}")
+                continue
+            if size != recorded["bytes"]:
+                self._skip(path, f"is {size} bytes long and was written with {recorded['bytes']}")
+            else:
+                found.append(path)
+        return found
+
+    def _drop_corrupt(self) -> bool:
+        """After a failed query: compare every file with its checksum (too slow to do each time). True when one was dropped."""
+        dropped = False
+        for head in self._heads:
+            for name, recorded in head["files"].items():
+                path = head["folder"] / name
+                if name.endswith(".parquet") and path not in self._bad and path.is_file():
+                    with path.open("rb") as file:
+                        if hashlib.file_digest(file, "sha256").hexdigest() != recorded["sha256"]:
+                            self._skip(path, "does not have the checksum it was written with")
+                            dropped = True
+        return dropped
+
+    def _skip(self, path: Path, why: str) -> None:
+        self._bad.add(path)
+        self._warn(f"{path}: {why}; file skipped")
+
+
+_HINT = "views: runs, requests, tokens, telemetry; results/README.md lists their columns"
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
