@@ -160,11 +160,8 @@ def _wait_until_ready(server: Server, launch: Launch, began_s: float, progress: 
         if now_s - told_s > 5:
             told_s = now_s
             progress(f"{launch.name}: waiting for the first answer, {format_duration(now_s - began_s)}")
-        try:
-            with socket.create_connection((launch.host, server.endpoint.port), timeout=1):
-                pass
-        except OSError:
-            time.sleep(POLL_S)  # refused: still loading
+        if not _listens(server):
+            time.sleep(POLL_S)  # still loading
             continue
         try:
             status, answer = http_client.request(
@@ -179,6 +176,18 @@ def _wait_until_ready(server: Server, launch: Launch, began_s: float, progress: 
             text = http_client.error_text(status, answer)
             raise EngineError(f"{launch.name} cannot generate: {text}", hint=f"its log: {launch.log_path}", detail=server.log_tail())
         time.sleep(POLL_S)
+
+
+def _listens(server: Server) -> bool:
+    """Whether it is our own process that listens: another program's server on the same port would answer as readily."""
+    import psutil
+
+    for pid in members(server._guarded.token, server.pid):
+        with suppress(psutil.Error):
+            for socket_ in psutil.Process(pid).net_connections("tcp"):
+                if socket_.status == psutil.CONN_LISTEN and socket_.laddr.port == server.endpoint.port:
+                    return True
+    return False
 
 
 def _generated(answer: bytes) -> bool:
