@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 import time
+from itertools import pairwise
 
 SO_TIMESTAMPNS = 35  # Linux asm-generic/socket.h; Python's socket module does not name it
 STAMP = struct.Struct("@qq")  # struct timespec of the control message
@@ -36,7 +37,7 @@ def clock_offset_ns() -> tuple[int, int]:
 
 def clock_step_s(samples: list[tuple[int, int]]) -> float:
     """The largest change of the offset between two samples beyond what slewing explains, s."""
-    steps = [abs(o1 - o0) - _MAX_SLEW * (t1 - t0) for (t0, o0), (t1, o1) in zip(samples, samples[1:], strict=False)]
+    steps = [abs(o1 - o0) - _MAX_SLEW * (t1 - t0) for (t0, o0), (t1, o1) in pairwise(samples)]
     # Sampling itself is uncertain by the time between two clock reads: below 50 µs nothing was proven.
     return max((s / 1e9 for s in steps if s > 50_000), default=0.0)
 
