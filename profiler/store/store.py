@@ -67,10 +67,10 @@ class Store:
         return read_document(exact[0])
 
     def requests(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """All columns of `requests`, of the named runs or of all."""
+        """All columns of `requests`, of the named runs or of all; runs in their order, requests as they were sent."""
         wanted = None if run_ids is None else set(run_ids)
         heads = [head for head in self._heads() if wanted is None or head["run"]["run_id"] in wanted]
-        return self._views(heads).query("SELECT * FROM requests ORDER BY run_id, intended_ns")
+        return self._views(heads).requests()
 
     def sql(self, query: str) -> pd.DataFrame:
         """One SELECT over the views runs, requests, tokens, telemetry (DuckDB). Raises StoreError, one line, on anything else."""

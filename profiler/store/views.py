@@ -41,6 +41,22 @@ class Views:
                         raise StoreError(f"SQL: {_one_line(error)}", hint=_HINT) from error
         raise StoreError("the store changed while it was read", hint="ask again")
 
+    def requests(self) -> pd.DataFrame:
+        """All requests, with nullable integers (DuckDB's own frames turn a NULL nanosecond column into floats)."""
+        import pandas as pd
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables = [schema.arrow_schema("requests").empty_table()]
+        for path in self._files("requests.parquet"):
+            try:
+                tables.append(pq.read_table(path))
+            except (OSError, pa.ArrowException) as error:
+                self._skip(path, f"is not readable as Parquet ({_one_line(error)})")
+        types = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
+        frame: pd.DataFrame = pa.concat_tables(tables, promote_options="default").to_pandas(types_mapper=types.get)
+        return frame
+
     def _check(self, connection: duckdb.DuckDBPyConnection, query: str) -> None:
         import duckdb
 

@@ -1,0 +1,197 @@
+"""Does this load keep a QoS target? FITS, FAILS or UNDECIDED, with the bound that proves it and what would decide it.
+
+Each constraint says that at most a share s of the requests may miss. With k misses among the n requests of the cohort it FITS when
+the exact (Clopper-Pearson) upper bound of the miss share is at most s, and FAILS when the lower bound is above s. All constraints
+must FIT, each at 95 % (intersection-union: no correction needed); any one that FAILS decides, so the m of them share the 5 % (m-th
+part each). What n does not allow is UNDECIDED.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from profiler.analyse.backlog import Backlog, backlog
+from profiler.analyse.percentiles import (
+    ALPHA,
+    needed_for_fail,
+    needed_for_fit,
+    order_statistic,
+    quantile_bounds,
+    share_lower,
+    share_upper,
+)
+from profiler.analyse.qos import METRICS, Constraint, QosTarget, answered
+from profiler.records import DriveResult, LoadKind, RequestRecord, Result, Validity
+from profiler.units import format_duration
+
+
+@dataclass(frozen=True)
+class ConstraintVerdict:
+    """One constraint. Shares are of the cohort; `observed_s` (a percentile, None where it is +∞) only for kind "percentile"."""
+
+    text: str
+    kind: str
+    result: Result
+    n: int
+    misses: int
+    allowed_share: float
+    miss_share: float | None
+    miss_lo: float  # at 1 - ALPHA / number of constraints: what a FAILS rests on
+    miss_hi: float  # at 1 - ALPHA: what a FITS rests on
+    limit_s: float | None = None
+    observed_s: float | None = None
+    observed_lo_s: float | None = None
+    observed_hi_s: float | None = None
+    margin: float | None = None  # 1 - observed / limit: 0.2 means 20 % below the limit
+    needed_n: int | None = None  # requests that would decide it if the misses went on at their rate
+    decide: str = ""  # what would decide it, empty when decided
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`result` holds for `load` as stated, at `confidence`, conditional on one engine start unless `starts` says more."""
+
+    result: Result
+    reason: str
+    load: str
+    qos: str
+    constraints: tuple[ConstraintVerdict, ...]
+    confidence: float
+    starts: int
+    notes: tuple[str, ...]
+    backlog: Backlog | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, as run.json keeps it."""
+        return asdict(self) | {"constraints": [asdict(c) for c in self.constraints], "notes": list(self.notes)}
+
+
+def judge(
+    target: QosTarget,
+    requests: Sequence[RequestRecord],
+    load_kind: LoadKind,
+    load: float,
+    drive: DriveResult,
+    validity: Validity = "valid",
+) -> Verdict:
+    """The verdict of one run (one engine start) on its cohort: the requests of `requests` with in_window.
+
+    An open-loop FITS also needs a backlog that does not grow. A suspect run proves no FITS, an invalid one proves nothing.
+    """
+    cohort = [request for request in requests if request.in_window]
+    constraints = tuple(_constraint(c, cohort, len(target.constraints)) for c in target.constraints)
+    queue = backlog(requests, drive) if load_kind == "rate" else None
+    result, reason = _overall(constraints, queue, validity)
+    notes = ["conditional on one engine start: each start counts as one, and starts differ more than requests do"]
+    notes.append("requests of the run are taken as independent")
+    if load_kind == "concurrency":
+        notes.append(f"holds for {_users(load)} in lockstep: a closed loop has no queue and cannot prove a fit at a Poisson rate")
+    return Verdict(result, reason, load_statement(load_kind, load), str(target), constraints, 1 - ALPHA, 1, tuple(notes), queue)
+
+
+def load_statement(load_kind: LoadKind, load: float) -> str:
+    """`8 concurrent users, closed loop` or `2 requests/s, open loop (Poisson)`."""
+    return f"{load:g} concurrent users, closed loop" if load_kind == "concurrency" else f"{load:g} requests/s, open loop (Poisson)"
+
+
+def _constraint(constraint: Constraint, cohort: Sequence[RequestRecord], of: int) -> ConstraintVerdict:
+    n, allowed = len(cohort), constraint.allowed_misses
+    misses = sum(1 for request in cohort if not constraint.met_by(request))
+    lower, upper = share_lower(misses, n, ALPHA / of), share_upper(misses, n)
+    result: Result = "UNDECIDED"
+    if n and (upper < allowed if constraint.strict else upper <= allowed):
+        result = "FITS"
+    elif n and lower > allowed:
+        result = "FAILS"
+    needed, decide = (None, "") if result != "UNDECIDED" else _what_decides(misses, n, allowed, of)
+    return ConstraintVerdict(
+        text=str(constraint),
+        kind=constraint.kind,
+        result=result,
+        n=n,
+        misses=misses,
+        allowed_share=allowed,
+        miss_share=misses / n if n else None,
+        miss_lo=lower,
+        miss_hi=upper,
+        needed_n=needed,
+        decide=decide,
+        **_observed(constraint, cohort, of),
+    )
+
+
+def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int) -> dict[str, float | None]:
+    """The percentile that a limit is put on, with the bounds that match those of the shares."""
+    if constraint.kind != "percentile":
+        return {}
+    limit = constraint.limits[0]
+    _, read, vacuous = METRICS[limit.metric]
+    values = [(read(r) if answered(r) else math.inf) for r in cohort]
+    known = [math.inf if value is None else value for value in values if value is not None or not vacuous]
+    p = 1 - constraint.allowed_misses
+    observed = order_statistic(known, round(p, 12))
+    lo, hi = quantile_bounds(known, p, ALPHA / of, ALPHA)
+    margin = 1 - observed / limit.limit_s if observed is not None and math.isfinite(observed) else None
+    return {
+        "limit_s": limit.limit_s,
+        "observed_s": _finite(observed),
+        "observed_lo_s": _finite(lo),
+        "observed_hi_s": _finite(hi),
+        "margin": margin,
+    }
+
+
+def _what_decides(misses: int, n: int, allowed: float, of: int) -> tuple[int | None, str]:
+    """How many requests in all, and in words, if misses go on at their present rate."""
+    share = misses / n if n else 0.0
+    needed = needed_for_fit(allowed, share) if share < allowed else needed_for_fail(allowed, share, ALPHA / of)
+    if needed is None:
+        return None, f"{_percent(share)} of requests miss where {_percent(allowed)} may: too close to the limit for any affordable number"
+    more = max(1, needed - n)
+    towards = "FITS" if share < allowed else "FAILS"
+    while_ = "none misses" if misses == 0 else f"{_percent(share)} go on to miss"
+    return needed, f"about {more} more requests ({max(needed, n + 1)} in all) prove {towards} if {while_}"
+
+
+def _overall(constraints: Sequence[ConstraintVerdict], queue: Backlog | None, validity: Validity) -> tuple[Result, str]:
+    if validity == "invalid":
+        return "UNDECIDED", "the run is invalid and not ranked"
+    failing = [c for c in constraints if c.result == "FAILS"]
+    if failing:
+        return "FAILS", "; ".join(_failure(c) for c in failing)
+    open_ = [c for c in constraints if c.result == "UNDECIDED"]
+    if open_:
+        return "UNDECIDED", "; ".join(f"{c.text}: {c.decide}" for c in open_)
+    if queue is not None and queue.grows:
+        first, last = f"{queue.first:.1f}", f"{queue.last:.1f}"
+        return (
+            "UNDECIDED",
+            f"limits are kept, but the backlog grows: {first} requests in flight early in the window, {last} late; a longer run decides",
+        )
+    if validity == "suspect":
+        return "UNDECIDED", "limits are kept, but a suspect run never proves FITS"
+    n = constraints[0].n if constraints else 0
+    return (
+        "FITS",
+        f"every limit is kept with {1 - ALPHA:.0%} confidence (n {n}, {max((c.misses for c in constraints), default=0)} misses at most)",
+    )
+
+
+def _failure(c: ConstraintVerdict) -> str:
+    seen = f"{format_duration(c.observed_s)}, " if c.observed_s is not None else ""
+    return f"{c.text}: {seen}{c.misses} of {c.n} miss where {_percent(c.allowed_share)} may (proven above {_percent(c.miss_lo)})"
+
+
+def _users(load: float) -> str:
+    return f"{load:g} user{'' if load == 1 else 's'}"
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g} %"
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
