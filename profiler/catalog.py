@@ -61,7 +61,9 @@ def _find(kind: str, name_or_path: str, folder: Path) -> Path:
     if name_or_path.endswith(".toml") or os.sep in name_or_path:
         path = Path(name_or_path).expanduser()
         if not path.is_file():
-            raise SpecError(f"{path}: no such {kind} file", hint=f"`profile list {kind}s` shows the names that ship" if kind != "sweep" else None)
+            raise SpecError(
+                f"{path}: no such {kind} file", hint=f"`profile list {kind}s` shows the names that ship" if kind != "sweep" else None
+            )
         return path
     path = folder / f"{name_or_path}.toml"
     if not path.is_file():

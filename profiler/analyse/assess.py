@@ -67,7 +67,7 @@ def assess(facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, m
     measured = outcome.measured
     target = qos.parse(outcome.cell.qos) if outcome.cell.qos else None
     run |= summarise(measured.requests, measured.drive, target)
-    quality = certify(measured.requests, measured.drive, run)
+    quality = certify(measured.requests, measured.drive, run, pinned_output=outcome.cell.workload.pin_output)
     run |= {"status": "done", "validity": quality.validity, "validity_reasons": list(quality.reasons)}
     run |= {"stop_reason": measured.drive.stop_reason, "started_at": measured.drive.started_at}
     document["quality"] = quality.to_dict()

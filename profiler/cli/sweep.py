@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
     from profiler.cli.progress import Progress
     from profiler.plan import Cell, Plan, Start
     from profiler.records import LocalModel
-    from profiler.spec import SweepSpec
+    from profiler.store.draft import RunDraft
     from profiler.store.store import Store
 
 EXIT_QOS_NOT_MET = 3

@@ -150,7 +150,7 @@ def _record(raw: _Raw, answer: Answer, meta: RequestMeta, times: int, in_window:
         in_window=in_window,
         connection_reused=raw.reused if sent else None,
         token_count_source=answer.count_source,
-        arrival_offsets_us=tuple(round((stamp - (sent or 0)) / 1000) for stamp, _ in reads) if sent else (),
+        arrival_offsets_us=tuple(round((stamp - sent) / 1000) for stamp, _ in reads) if sent else (),
         arrival_tokens=tuple(count for _, count in reads) if sent else (),
         text=answer.text if keep_text else None,
     )

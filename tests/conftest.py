@@ -1,0 +1,7 @@
+"""Settings for all tests."""
+
+from hypothesis import settings
+
+# No deadline: how long an example takes depends on the machine and on who else uses it.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
