@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import selectors
 import time
 from argparse import Namespace
 from collections import deque
@@ -99,5 +100,5 @@ class NullBack:
     def gauges(self) -> dict[str, float]:
         return {"requests_waiting": len(self.queue), "load_seconds": self.load_s}
 
-    async def run(self) -> None:
+    async def run(self, selector: selectors.BaseSelector) -> None:
         await asyncio.Event().wait()

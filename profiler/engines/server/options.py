@@ -6,6 +6,8 @@ import argparse
 import asyncio
 import errno
 import gc
+import selectors
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,11 +51,13 @@ def main(arguments: list[str]) -> int:
         where = f"{options.host}:{options.port}"
         print(f"slm-server: cannot listen on {where}: {error.strerror}", file=sys.stderr)  # noqa: T201 - this is the engine's log
         return EXIT_PORT_IN_USE if error.errno == errno.EADDRINUSE else 1
-    asyncio.run(_serve(options, sock))
+    selector = selectors.DefaultSelector()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        runner.run(_serve(options, sock, selector))
     return 0
 
 
-async def _serve(options: argparse.Namespace, sock: Any) -> None:
+async def _serve(options: argparse.Namespace, sock: socket.socket, selector: selectors.BaseSelector) -> None:
     back: Any
     if options.back == "openvino":
         from .openvino_back import OpenVinoBack
@@ -67,4 +71,4 @@ async def _serve(options: argparse.Namespace, sock: Any) -> None:
     gc.freeze()  # what was loaded stays; without it a full collection would walk it in the middle of an answer
     serve(asyncio.get_running_loop(), sock, App(back).handle)
     print(f"slm-server: {options.served_model_name} on {options.host}:{options.port}, loaded in {back.load_s:.2f} s", flush=True)  # noqa: T201
-    await back.run()
+    await back.run(selector)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # A character is at most 4 UTF-8 bytes, so a fifth token cannot still be waiting for its rest: it is really no text.
 MAX_HELD_TOKENS = 4
+MAX_WINDOW_TOKENS = 16
 CONTEXT_TOKENS = 5  # of the prompt, seen by the decoder: whether a word starts with a space depends on what is before it
 
 
@@ -58,31 +59,29 @@ class Text:
 class Decoder:
     """Tokens in, text out as soon as it is complete; half a character is held back, so that no chunk carries a broken one.
 
-    Two short decodes per token (about 1 µs each) instead of one of the whole answer.
+    Decodes a short window again with each token and gives out what is new in it: one decode of some ten tokens, not of the answer.
     """
 
-    __slots__ = ("_ids", "_read", "_start", "_tokenizer")
+    __slots__ = ("_before", "_decode", "_ids", "_read")
 
     def __init__(self, tokenizer: Tokenizer, prompt: list[int]) -> None:
-        self._tokenizer = tokenizer
-        self._ids = prompt[-CONTEXT_TOKENS:]
-        self._start = 0
-        self._read = len(self._ids)  # tokens before it are text already
+        self._decode = tokenizer.decode
+        self._ids = prompt[-CONTEXT_TOKENS:]  # the window
+        self._read = len(self._ids)  # of the window, tokens whose text was given out
+        self._before: str = self._decode(self._ids)  # the text of those
 
     def add(self, token_ids: list[int], last: bool) -> str:
         """The text that these tokens complete; with `last` whatever is left."""
         self._ids += token_ids
-        before = self._tokenizer.decode(self._ids[self._start : self._read])
-        now = self._tokenizer.decode(self._ids[self._start :])
-        held = len(self._ids) - self._read
-        if not last and now.endswith("\ufffd") and held <= MAX_HELD_TOKENS:
+        now = self._decode(self._ids)
+        if not last and now.endswith("\ufffd") and len(self._ids) - self._read <= MAX_HELD_TOKENS:
             return ""
-        self._start, self._read = self._read, len(self._ids)
-        if self._start > 64:  # keeps a long answer from growing the list
-            del self._ids[: self._start]
-            self._read -= self._start
-            self._start = 0
-        return str(now[len(before) :])
+        text = now[len(self._before) :]
+        if len(self._ids) > MAX_WINDOW_TOKENS:
+            del self._ids[:-CONTEXT_TOKENS]
+            now = self._decode(self._ids)
+        self._before, self._read = now, len(self._ids)
+        return text
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from .http11 import LAST_CHUNK, BadRequest, Connection, chunk
 
+quote = json.encoder.encode_basestring_ascii  # json.dumps of a text, without its frame of Python
+
 # What we would have to ignore silently is refused: an answer that looks right and is not is worse than an error.
 REFUSED: dict[str, Callable[[Any], bool]] = {
     "n": lambda v: v not in (None, 1),
@@ -183,7 +185,7 @@ class Answer:
             self.connection.fail(status, message)
 
     def _choice(self, token_ids: list[int], text: str, finish_reason: str | None) -> str:
-        content = json.dumps(text)
+        content = quote(text)
         body = f'"delta":{{"content":{content}}}' if self.ask.kind == "chat" else f'"text":{content}'
         reason = f'"{finish_reason}"' if finish_reason else "null"
         ids = f',"token_ids":[{",".join(map(str, token_ids))}]' if self.ask.return_token_ids else ""
