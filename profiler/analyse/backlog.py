@@ -18,6 +18,8 @@ CRITICAL_S = 21
 # And the growth must matter: neighbouring averages are correlated, which makes small trends look surer than they are.
 MIN_GROWTH_REQUESTS, MIN_GROWTH_SHARE = 1.0, 0.2
 
+GIVEN_UP = ("timeout", "stalled", "cancelled")
+
 
 @dataclass(frozen=True)
 class Backlog:
@@ -31,17 +33,24 @@ class Backlog:
 
 
 def backlog(requests: Sequence[RequestRecord], drive: DriveResult) -> Backlog | None:
-    """The backlog in the window; None for a window without length. What was never answered is in flight until the load ended."""
+    """The backlog in the window; None for a window without length."""
     length = (drive.window_close_ns - drive.window_open_ns) / PARTS
     if length <= 0:
         return None
-    spans = [(r.intended_ns, r.done_ns if r.done_ns is not None else drive.ended_ns) for r in requests]
+    spans = [(r.intended_ns, _left_ns(r, drive)) for r in requests]
     edges = [drive.window_open_ns + part * length for part in range(PARTS + 1)]
     means = [sum(max(0.0, min(end, edges[part + 1]) - max(start, edges[part])) for start, end in spans) / length for part in range(PARTS)]
     s = mann_kendall_s(means)
     first, last = sum(means[:3]) / 3, sum(means[-3:]) / 3
     grows = s >= CRITICAL_S and last - first >= max(MIN_GROWTH_REQUESTS, MIN_GROWTH_SHARE * first)
     return Backlog(tuple(means), first, last, s, grows)
+
+
+def _left_ns(request: RequestRecord, drive: DriveResult) -> int:
+    """When the request left the system. What hung until it was given up stayed to the end; what was refused never entered."""
+    if request.done_ns is not None:
+        return request.done_ns
+    return drive.ended_ns if request.error_kind in (None, *GIVEN_UP) else request.intended_ns
 
 
 def mann_kendall_s(values: Sequence[float]) -> int:

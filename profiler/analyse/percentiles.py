@@ -66,30 +66,35 @@ def share_lower(misses: int, n: int, alpha: float = ALPHA) -> float:
     return float(betaincinv(misses, n - misses + 1, alpha))
 
 
-def needed_for_fit(allowed: float, miss_share: float = 0.0, alpha: float = ALPHA, limit: int = 1_000_000) -> int | None:
+def needed_for_fit(allowed: float, miss_share: float = 0.0, at_least: int = 1, alpha: float = ALPHA) -> int | None:
     """How many requests prove "at most `allowed` miss" if `miss_share` of them do: 59 for p95 without a miss, 299 for p99.
 
-    None when more than `limit` would be needed, or when no number would do.
+    Looks from `at_least` up. None when more than MOST_REQUESTS would be needed, or when no number would do.
     """
     if miss_share >= allowed:
         return None
-    return _doubling(lambda n: share_upper(round(miss_share * n), n, alpha) <= allowed, limit)
+    return _enough(lambda n: share_upper(round(miss_share * n), n, alpha) <= allowed, at_least)
 
 
-def needed_for_fail(allowed: float, miss_share: float, alpha: float = ALPHA, limit: int = 1_000_000) -> int | None:
+def needed_for_fail(allowed: float, miss_share: float, at_least: int = 1, alpha: float = ALPHA) -> int | None:
     """How many requests prove "more than `allowed` miss" if `miss_share` of them do; None as in `needed_for_fit`."""
     if miss_share <= allowed:
         return None
-    return _doubling(lambda n: share_lower(round(miss_share * n), n, alpha) > allowed, limit)
+    return _enough(lambda n: share_lower(round(miss_share * n), n, alpha) > allowed, at_least)
 
 
-def _doubling(enough: Callable[[int], bool], limit: int) -> int | None:
-    high = 1
-    while not enough(high):
-        high *= 2
-        if high > limit:
+MOST_REQUESTS = 1_000_000
+
+
+def _enough(holds: Callable[[int], bool], at_least: int) -> int | None:
+    """About the smallest n >= `at_least` for which `holds`: exact where it is monotone, which rounding of misses only nearly is."""
+    step = 1
+    while not holds(at_least + step - 1):
+        step *= 2
+        if step > MOST_REQUESTS:
             return None
-    return high // 2 + _first(lambda k: enough(high // 2 + k), high - high // 2)
+    below = step // 2  # holds not at at_least + below - 1 (or below is 0)
+    return at_least + below + _first(lambda k: holds(at_least + below + k), step - 1 - below)
 
 
 def _first(holds: Callable[[int], bool], n: int) -> int:

@@ -99,6 +99,11 @@ class Constraint:
     strict: bool = False  # only an error rate can be: "<" of a percentile is in its limit
 
     @property
+    def share(self) -> float:
+        """`percent` as a fraction: 0.95 for p95."""
+        return float(_decimal(self.percent) / 100)
+
+    @property
     def allowed_misses(self) -> float:
         """The share of requests that may miss, e.g. 0.05 for p95; computed in decimals so that 100 − 99.9 is 0.1."""
         return float((100 - _decimal(self.percent)) / 100)
@@ -192,7 +197,7 @@ class _Reader:
             return Constraint("error_rate", float(100 - rate), strict=op == "<")
         name, _, statistic = metric.partition("_")
         if name not in METRICS:
-            self._fail_metric(start, metric)
+            self._fail_metric(start, name if name in _AMBIGUOUS else metric)
         if not re.fullmatch(r"p[0-9]+(\.[0-9]+)?", statistic):
             what = f"{statistic!r} is not a percentile" if statistic else f"which share of requests must keep the limit on {name}?"
             self.fail(start, what, f"write e.g. {name}_p95<=…, or: 95% of requests: {name}<=…")

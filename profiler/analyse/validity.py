@@ -7,7 +7,7 @@ them: they are shown with the reason and never prove FITS.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from profiler.analyse.qos import answered
@@ -38,7 +38,7 @@ class Quality:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"reasons": list(self.reasons), "facts": dict(self.facts)}
+        return {"validity": self.validity, "reasons": list(self.reasons), **self.facts}
 
 
 def certify(requests: Sequence[RequestRecord], drive: DriveResult, run: Mapping[str, Any], *, pinned_output: bool = True) -> Quality:

@@ -131,9 +131,8 @@ def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int) 
     _, read, vacuous = METRICS[limit.metric]
     values = [(read(r) if answered(r) else math.inf) for r in cohort]
     known = [math.inf if value is None else value for value in values if value is not None or not vacuous]
-    p = 1 - constraint.allowed_misses
-    observed = order_statistic(known, round(p, 12))
-    lo, hi = quantile_bounds(known, p, ALPHA / of, ALPHA)
+    observed = order_statistic(known, constraint.share)
+    lo, hi = quantile_bounds(known, constraint.share, ALPHA / of, ALPHA)
     margin = 1 - observed / limit.limit_s if observed is not None and math.isfinite(observed) else None
     return {
         "limit_s": limit.limit_s,
@@ -147,13 +146,12 @@ def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int) 
 def _what_decides(misses: int, n: int, allowed: float, of: int) -> tuple[int | None, str]:
     """How many requests in all, and in words, if misses go on at their present rate."""
     share = misses / n if n else 0.0
-    needed = needed_for_fit(allowed, share) if share < allowed else needed_for_fail(allowed, share, ALPHA / of)
+    needed = needed_for_fit(allowed, share, n + 1) if share < allowed else needed_for_fail(allowed, share, n + 1, ALPHA / of)
     if needed is None:
         return None, f"{_percent(share)} of requests miss where {_percent(allowed)} may: too close to the limit for any affordable number"
-    more = max(1, needed - n)
     towards = "FITS" if share < allowed else "FAILS"
     while_ = "none misses" if misses == 0 else f"{_percent(share)} go on to miss"
-    return needed, f"about {more} more requests ({max(needed, n + 1)} in all) prove {towards} if {while_}"
+    return needed, f"about {needed - n} more requests ({needed} in all) prove {towards} if {while_}"
 
 
 def _overall(constraints: Sequence[ConstraintVerdict], queue: Backlog | None, validity: Validity) -> tuple[Result, str]:
@@ -161,7 +159,8 @@ def _overall(constraints: Sequence[ConstraintVerdict], queue: Backlog | None, va
         return "UNDECIDED", "the run is invalid and not ranked"
     failing = [c for c in constraints if c.result == "FAILS"]
     if failing:
-        return "FAILS", "; ".join(_failure(c) for c in failing)
+        caveat = " (the run is suspect: see its validity)" if validity == "suspect" else ""
+        return "FAILS", "; ".join(_failure(c) for c in failing) + caveat
     open_ = [c for c in constraints if c.result == "UNDECIDED"]
     if open_:
         return "UNDECIDED", "; ".join(f"{c.text}: {c.decide}" for c in open_)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from profiler.records import RequestRecord
+from profiler.records import DriveResult, RequestRecord
 
 MS = 1_000_000
 
 
-def record(number: int, *, intended_ms: int = 0, ttft_ms: int = 100, gaps_ms: tuple[int, ...] = (20, 20, 20), **changes: Any) -> RequestRecord:
+def record(
+    number: int, *, intended_ms: int = 0, ttft_ms: int = 100, gaps_ms: tuple[int, ...] = (20, 20, 20), **changes: Any
+) -> RequestRecord:
     """A request that was answered: sent 1 ms late, one token at `ttft_ms` after the send, one more after each gap."""
     sent = intended_ms * MS + MS
     offsets_ms = [ttft_ms]
@@ -70,6 +72,25 @@ def document(**run: Any) -> dict[str, Any]:
     return {"run": columns | run, "provenance": {"git_commit": None}, "quality": {}, "samples": [], "verdicts": []}
 
 
+def drive(**changes: Any) -> DriveResult:
+    """A load client without a fault; its window is the second after the start."""
+    values: dict[str, Any] = {
+        "started_ns": 0,
+        "window_open_ns": 0,
+        "window_close_ns": 1000 * MS,
+        "ended_ns": 2000 * MS,
+        "started_at": "2026-11-24T01:00:00.000+00:00",
+        "stop_reason": "cohort complete",
+        "client_cpu_s": 0.1,
+        "stamps": "kernel",
+        "read_delay_p50_s": 1e-5,
+        "read_delay_p99_s": 1e-4,
+        "clock_step_s": 0.0,
+        "repeated_prompts": 0,
+    }
+    return DriveResult(**values | changes)
+
+
 @pytest.fixture
 def make_record() -> Callable[..., RequestRecord]:
     return record
@@ -78,3 +99,8 @@ def make_record() -> Callable[..., RequestRecord]:
 @pytest.fixture
 def make_document() -> Callable[..., dict[str, Any]]:
     return document
+
+
+@pytest.fixture
+def make_drive() -> Callable[..., DriveResult]:
+    return drive
