@@ -49,8 +49,8 @@ for line in sys.stdin:
 """
 
 
-def served_s(host: str, port: int, model: str, prompts: list[list[int]], osl: int) -> float:
-    """Seconds from the first send to the end of the last stream."""
+def served_s(host: str, port: int, model: str, prompts: list[list[int]], osl: int, asleep: bool) -> float:
+    """Seconds from the first send to the end of the last stream. `asleep`: the kernel wakes us at the end only."""
     selector = selectors.DefaultSelector()
     requests = []
     for ids in prompts:
@@ -67,8 +67,12 @@ def served_s(host: str, port: int, model: str, prompts: list[list[int]], osl: in
         ).encode()
         sock = socket.create_connection((host, port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if asleep:  # more than an answer: what wakes us is the server's close
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1 << 19)
         selector.register(sock, selectors.EVENT_READ)
-        requests.append((sock, b"POST /v1/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)))
+        head = b"POST /v1/completions HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        requests.append((sock, head % len(body) + body))
     started = time.perf_counter()
     for sock, request in requests:
         sock.sendall(request)
@@ -76,9 +80,9 @@ def served_s(host: str, port: int, model: str, prompts: list[list[int]], osl: in
     tokens = 0
     while open_streams:
         for key, _ in selector.select():
-            data = key.fileobj.recv(65536)  # type: ignore[union-attr]
+            data = key.fileobj.recv(1 << 20)  # type: ignore[union-attr]
             tokens += data.count(b'"token_ids"')
-            if data.endswith(b"0\r\n\r\n") or not data:
+            if not data:
                 open_streams -= 1
                 selector.unregister(key.fileobj)
                 key.fileobj.close()  # type: ignore[union-attr]
@@ -95,6 +99,7 @@ def main() -> None:
     parser.add_argument("--isl", type=int, default=128)
     parser.add_argument("--osl", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--client", choices=("per-token", "asleep"), default="per-token", help="whether the client reads along")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
 
@@ -138,7 +143,8 @@ def main() -> None:
                         bare.stdin.flush()
                         times[who] = float(bare.stdout.readline())
                     else:
-                        times[who] = served_s(running.endpoint.host, running.endpoint.port, running.endpoint.model, prompts, options.osl)
+                        at = running.endpoint
+                        times[who] = served_s(at.host, at.port, at.model, prompts, options.osl, options.client == "asleep")
                 if pair >= 0:
                     pairs.append((times["bare"], times["served"]))
             ratios = sorted(b / s for b, s in pairs)

@@ -13,9 +13,7 @@ from typing import Any, Literal
 LoadKind = Literal["concurrency", "rate"]
 Validity = Literal["valid", "suspect", "invalid"]
 Result = Literal["FITS", "FAILS", "UNDECIDED"]
-ErrorKind = Literal[
-    "connect", "send", "reset", "timeout", "stalled", "http_status", "bad_stream", "server_error", "truncated", "cancelled"
-]
+ErrorKind = Literal["connect", "send", "reset", "timeout", "stalled", "http_status", "bad_stream", "server_error", "truncated", "cancelled"]
 
 
 @dataclass(frozen=True)

@@ -171,9 +171,11 @@ def _keys_beside(kind: type[BaseModel], loc: tuple[int | str, ...]) -> set[str]:
     """The keys that would have been right at the place of a wrong one."""
     candidates: list[type[BaseModel]] = [kind]
     for part in loc[:-1]:
-        found = [m for c in candidates for m in _models_in(c.model_fields[str(part)].annotation) if str(part) in c.model_fields] if any(
-            str(part) in c.model_fields for c in candidates
-        ) else candidates
+        found = (
+            [m for c in candidates for m in _models_in(c.model_fields[str(part)].annotation) if str(part) in c.model_fields]
+            if any(str(part) in c.model_fields for c in candidates)
+            else candidates
+        )
         candidates = found or candidates
     return {name for c in candidates for name in c.model_fields}
 

@@ -37,7 +37,7 @@ def test_each_command_has_a_page(name: str) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_commands_in_the_docs_exist(path: Path) -> None:
     for line in shell_lines(path):
-        words = [w for w in shlex.split(line.split("#")[0], comments=True)][1:]
+        words = shlex.split(line.split("#")[0], comments=True)[1:]
         command: click.Command = cli
         context = click.Context(cli)
         while words and isinstance(command, click.Group):

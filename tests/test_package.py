@@ -49,7 +49,12 @@ def test_wheel_installs_and_lists_backends_elsewhere(wheel: Path, tmp_path: Path
     environment = {**own, "SLM_PROFILER_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
     program = [str(folder / "bin" / "python"), "-m", "profiler"]
     where = subprocess.run(
-        [program[0], "-c", "import profiler; print(profiler.__file__)"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [program[0], "-c", "import profiler; print(profiler.__file__)"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     listed = subprocess.run([*program, "list", "backends", "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert Path(where.stdout.strip()).is_relative_to(folder), "the test looked at the checkout, not at the wheel"

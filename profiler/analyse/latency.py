@@ -25,6 +25,8 @@ def summarise(requests: Sequence[RequestRecord], drive: DriveResult, target: Qos
     good = [r for r in cohort if answered(r)]
     window_s = (drive.window_close_ns - drive.window_open_ns) / NS_PER_S
     return {
+        "window_open_ns": drive.window_open_ns,
+        "window_close_ns": drive.window_close_ns,
         "window_s": window_s,
         "n_cohort": len(cohort),
         "n_requests": len(good),

@@ -129,7 +129,7 @@ def _text(token_ids: Sequence[int], tokenizer: Tokenizer | None) -> str:
 
 def _samples(requests: Sequence[RequestRecord], prompts: PromptSet, tokenizer: Tokenizer | None) -> list[dict[str, str]]:
     by_id = {prompt.request_id: prompt for prompt in prompts.prompts}
-    samples = []
+    samples: list[dict[str, str]] = []
     for request in requests:
         if request.text and len(samples) < SAMPLES and request.request_id in by_id:
             tail = _text(by_id[request.request_id].token_ids[-40:], tokenizer) if tokenizer else ""

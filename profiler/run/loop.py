@@ -211,7 +211,7 @@ class Loop:
         self._in_flight.pop(seq, None)
         self.ended += 1
         self.window.ended_one(seq)
-        if self.plan.kind == "concurrency":
+        if isinstance(self._due, list):
             heapq.heappush(self._due, next_intended)
 
     def _lost(self, connection: Connection, kind: str, message: str) -> None:

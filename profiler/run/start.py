@@ -7,7 +7,7 @@ cells that remain.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def measure_start(
     work: Path,
     new_folder: Callable[[Cell], Path],
     watch: Watch,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Measure `cells` on one start of `engine` (two, if it dies once). `new_folder` gives each cell its folder."""
     left = list(cells)
     failure: ProfilerError | None = None

@@ -84,6 +84,8 @@ RUNS: tuple[Column, ...] = (
     Column("workload_version", "int64", "", "version of the workload"),
     Column("load_kind", "string", "", "concurrency (closed loop) | rate (open loop)"),
     Column("load", "float64", "users or 1/s", "concurrent users in a closed loop, requests/s in an open one"),
+    Column("window_open_ns", "int64", "ns", "CLOCK_MONOTONIC: when the measuring window opened"),
+    Column("window_close_ns", "int64", "ns", "CLOCK_MONOTONIC: when it closed; the window is [open, close)"),
     Column("window_s", "float64", "s", "length of the measuring window"),
     Column("n_cohort", "int64", "requests", "requests whose intended send falls in the window (the cohort)"),
     Column("n_requests", "int64", "requests", "requests of the cohort that were answered in full"),

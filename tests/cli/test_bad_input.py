@@ -23,10 +23,16 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["sweep", "--backend", "openvino-xeon-int9", "--workload", "chat", "--dry-run"], ["openvino-xeon-int9", "did you mean 'openvino-xeon-int"]),
+        (
+            ["sweep", "--backend", "openvino-xeon-int9", "--workload", "chat", "--dry-run"],
+            ["openvino-xeon-int9", "did you mean 'openvino-xeon-int"],
+        ),
         (["sweep", "--backend", "null", "--workload", "chatt", "--dry-run"], ["chatt", "did you mean 'chat'"]),
         (["sweep", "--backend", "null", "--isl", "16", "--dry-run"], ["isl and osl go together"]),
-        (["sweep", "--backend", "null", "--isl", "16", "--osl", "8", "--concurrency", "1,x", "--dry-run"], ["--concurrency", "'x' is not a number"]),
+        (
+            ["sweep", "--backend", "null", "--isl", "16", "--osl", "8", "--concurrency", "1,x", "--dry-run"],
+            ["--concurrency", "'x' is not a number"],
+        ),
         (["sweep", "--backend", "null", "--isl", "16", "--osl", "8", "--duration", "20", "--dry-run"], ["--duration", "20s"]),
         (["sweep", "--backend", "null", "--isl", "16", "--osl", "8", "--qos", "ttft_p95<=fast", "--dry-run"], ["ttft_p95<=fast", "^"]),
         (["sweep", "--backend", "null", "--isl", "16", "--osl", "8", "--qos", "tftt_p95<=1s", "--dry-run"], ["ttft"]),

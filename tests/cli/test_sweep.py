@@ -140,14 +140,21 @@ def test_stopped_in_mid_sweep_leaves_no_process_and_a_clean_store(spec: Path, tm
 def test_two_sweeps_into_one_folder_lose_nothing(spec: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "SLM_PROFILER_CACHE": str(tmp_path / "cache")}
     command = [*PROFILE, "sweep", str(spec)]
-    both = [subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     assert [p.wait(timeout=120) for p in both] == [0, 0], [p.stderr and p.stderr.read() for p in both]
     kept = runs(tmp_path / "results")
     assert len({r["cell_id"] for r in kept}) == 3 and all(r["status"] == "done" for r in kept)
 
 
 def test_a_backend_that_cannot_start_is_recorded_and_the_others_go_on(spec: Path, tmp_path: Path) -> None:
-    (tmp_path / "dead.toml").write_text(BACKEND.replace('"null"', '"openai"') .replace("ttft_ms = 5.0", 'url = "http://127.0.0.1:9/v1"').replace("itl_ms = 1.0", 'model = "x"'))
+    (tmp_path / "dead.toml").write_text(
+        BACKEND.replace('"null"', '"openai"')
+        .replace("ttft_ms = 5.0", 'url = "http://127.0.0.1:9/v1"')
+        .replace("itl_ms = 1.0", 'model = "x"')
+    )
     text = spec.read_text()
     spec.write_text(text.replace("backends = [", f'backends = ["{tmp_path / "dead.toml"}", '))
     done = profile("sweep", spec, cwd=tmp_path)
