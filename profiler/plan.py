@@ -65,6 +65,10 @@ class Plan:
     def cells(self) -> tuple[Cell, ...]:
         return tuple(cell for start in self.starts for cell in start.cells)
 
+    @property
+    def cell_ids(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(cell.cell_id for cell in self.cells))
+
     def seconds(self) -> tuple[float, float]:
         """Bounds of the measuring time in s: every window at its shortest, every window at its longest. Set-up not included."""
         cells, starts, spec = len(self.cells), len(self.starts), self.sweep

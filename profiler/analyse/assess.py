@@ -23,6 +23,7 @@ class SweepFacts:
     """What all runs of one sweep share."""
 
     sweep_id: str
+    cells: tuple[str, ...]  # ids of all cells of the sweep, also of those that another sweep has measured
     spec: SweepSpec
     machine: Mapping[str, Any]  # machine.fingerprint.fingerprint()
 
@@ -118,6 +119,7 @@ def _document(facts: SweepFacts, cell: Cell, repeat: int, model: LocalModel | No
             "backend": cell.backend.model_dump(mode="json"),
             "workload": cell.workload.model_dump(mode="json"),
             "sweep": facts.spec.model_dump(mode="json"),
+            "cells": list(facts.cells),
             "git_commit": git_commit(),
         },
         "quality": {},

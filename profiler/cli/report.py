@@ -14,7 +14,11 @@ import click
 def command(results: Path, out: Path | None, sweep_id: str | None) -> None:
     """Make one self-contained HTML file: opens offline, loads nothing from the network."""
     from profiler.report import html
+    from profiler.report.selection import select
     from profiler.store.store import Store
 
-    written = html.write(Store(results), out or results / "report.html", sweep_id)
+    store = Store(results)
+    written = html.write(select(store, sweep_id), out or results / "report.html")
+    for warning in store.warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(str(written))

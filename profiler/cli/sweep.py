@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from profiler.cli.progress import Progress
     from profiler.plan import Cell, Plan, Start
     from profiler.records import LocalModel
+    from profiler.report.selection import Selection
     from profiler.store.draft import RunDraft
     from profiler.store.store import Store
 
@@ -71,17 +72,19 @@ def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any
 
     from profiler.cli.progress import Progress
     from profiler.report import html
+    from profiler.report.selection import of_cells
     from profiler.store.store import Store
 
     store = Store(results)
     if flags["again"]:
-        plan = planning.make(spec, first_repeat=store.next_repeat({cell.cell_id for cell in plan.cells}))
+        plan = planning.make(spec, first_repeat=store.next_repeat(plan.cell_ids))
     progress = Progress(len(plan.cells))
     sweep_show.announce(plan, progress)
     measure(plan, store, progress, flags)
-    report = html.write(store, out or results / "report.html", plan.sweep_id)
-    sweep_show.answer(store, plan.sweep_id, report, as_json=flags["as_json"])
-    return exit_code(store, plan.sweep_id, progress, flags["fail_on_qos"])
+    selection = of_cells(store, plan.sweep_id, plan.cell_ids)
+    report = html.write(selection, out or results / "report.html")
+    sweep_show.answer(selection, report, as_json=flags["as_json"])
+    return exit_code(selection, progress, flags["fail_on_qos"])
 
 
 def check(plan: Plan) -> None:
@@ -101,7 +104,7 @@ def measure(plan: Plan, store: Store, progress: Progress, flags: dict[str, Any])
     from profiler.cli.sweep_spec import tokenizer_of
     from profiler.machine.fingerprint import fingerprint
 
-    facts = SweepFacts(plan.sweep_id, plan.sweep, fingerprint())
+    facts = SweepFacts(plan.sweep_id, plan.cell_ids, plan.sweep, fingerprint())
     model = resolve_model(plan, progress, flags)
     tokenizer_json = tokenizer_of(plan.sweep, model)
     with TemporaryDirectory(prefix="slm-profiler-") as work:
@@ -176,10 +179,8 @@ def resolve_model(plan: Plan, progress: Progress, flags: dict[str, Any]) -> Loca
     return models.resolve(plan.sweep.model, progress.working, trust_remote_code=flags["trust_remote_code"], convert_python=convert_python)
 
 
-def exit_code(store: Store, sweep_id: str, progress: Progress, fail_on_qos: bool) -> int:
+def exit_code(selection: Selection, progress: Progress, fail_on_qos: bool) -> int:
     """0; 1 when every cell failed; 3 with --fail-on-qos when a target is not proven to be met."""
     if progress.failed and progress.failed == progress.done:
         return 1
-    runs = store.runs()
-    runs = runs[runs["sweep_id"] == sweep_id]
-    return EXIT_QOS_NOT_MET if fail_on_qos and not (runs["qos_result"] == "FITS").all() else 0
+    return EXIT_QOS_NOT_MET if fail_on_qos and any(row["qos_result"] != "FITS" for row in selection.rows) else 0

@@ -15,7 +15,7 @@ from profiler.units import format_duration
 if TYPE_CHECKING:
     from profiler.cli.progress import Progress
     from profiler.plan import Plan
-    from profiler.store.store import Store
+    from profiler.report.selection import Selection
 
 
 def dry_run(plan: Plan, as_json: bool) -> None:
@@ -65,19 +65,19 @@ def summary(run: Mapping[str, Any]) -> str:
     return ", ".join(parts) + f" -> {row['qos_result'] or 'no QoS target'}"
 
 
-def answer(store: Store, sweep_id: str, report: Path, as_json: bool) -> None:
-    """The table, and where the report lies."""
+def answer(selection: Selection, report: Path, as_json: bool) -> None:
+    """The table, the answer in words, and where the report lies."""
     from profiler.report import table
 
     if as_json:
-        click.echo(json.dumps({"sweep_id": sweep_id, "report": str(report), "runs": table.rows(store, sweep_id)}, indent=2))
+        click.echo(json.dumps({"sweep_id": selection.sweep_id, "report": str(report), "runs": table.rows(selection)}, indent=2))
         return
     from rich.console import Console
 
     console = Console()
-    for part in table.render(store, sweep_id):
+    for part in table.render(selection):
         console.print(part)
-    for warning in store.warnings:
+    for warning in selection.store.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"report: {report}")
 

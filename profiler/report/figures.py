@@ -1,0 +1,181 @@
+"""The figures of a report as plotly figures. Each comes with a caption that says what is drawn, how it is defined, and of how many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from profiler.report.selection import Row, Selection, label
+from profiler.units import format_duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+# Okabe and Ito's palette: told apart by colour-blind readers too, and on white and dark grounds (jfly.uni-koeln.de/color, 2008).
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SYMBOLS = {"concurrency": "circle", "rate": "diamond"}
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+METRICS = {"ttft": ("TTFT", "ttft_sched"), "tpot": ("TPOT", "tpot")}
+DISTRIBUTION_POINTS = 400  # of a curve that has more: a screen shows no more
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`title` stands above, `caption` below; `description` is for readers who do not see the picture."""
+
+    key: str
+    title: str
+    caption: str
+    description: str
+    plot: go.Figure
+
+
+def throughput_latency(selection: Selection, workload: str, metric: str) -> Figure | None:
+    """p95 of `metric` against output tokens/s: one line per backend through its closed loops, open loops as diamonds."""
+    import plotly.graph_objects as go
+
+    name, column = METRICS[metric]
+    rows = [row for row in selection.of(workload) if row["status"] == "done" and row[f"{column}_p95_s"] is not None]
+    if not rows:
+        return None
+    plot = go.Figure()
+    for number, backend in enumerate(selection.backends):
+        own = [row for row in rows if row["backend"] == backend]
+        for kind, symbol in SYMBOLS.items():
+            points = [row for row in own if row["load_kind"] == kind]
+            if points:
+                plot.add_trace(_curve(points, backend, kind, symbol, PALETTE[number % len(PALETTE)], f"{column}_p95_s"))
+    _mark_limit(plot, selection.qos(workload), metric)
+    _layout(plot, "output tokens/s", f"{name} p95, ms", y_type="log")
+    n = sorted(row["n_requests"] for row in rows)
+    caption = (
+        f"{name} p95 ({'from the intended send: what a user waits' if metric == 'ttft' else 'time per output token after the first read'}) "
+        f"against output tokens arriving per second. Circles: closed loop, labelled with concurrent users; diamonds: open loop (Poisson), "
+        f"labelled with requests/s. Bars: exact 95 % bounds. Logarithmic upwards. n per point {n[0]}–{n[-1]} requests."
+    )
+    return Figure(
+        f"curve-{workload}-{metric}", f"{workload}: {name} against throughput", caption, _describe_curve(rows, name, column), plot
+    )
+
+
+def distribution(selection: Selection, workload: str, metric: str, load: tuple[str, float]) -> Figure | None:
+    """Empirical distribution of `metric` at one load, a step curve per backend; requests that failed are the share above the curve."""
+    import plotly.graph_objects as go
+
+    name, column = METRICS[metric]
+    rows = [row for row in selection.done if (row["workload"], row["load_kind"], row["load"]) == (workload, *load)]
+    if not rows:
+        return None
+    plot = go.Figure()
+    for row in rows:
+        values, n = _cohort_values(selection.requests, row["run_id"], f"{column}_s", vacuous=metric == "tpot")
+        if values:
+            number = selection.backends.index(row["backend"])
+            colour, dash = PALETTE[number % len(PALETTE)], DASHES[row["repeat"] % len(DASHES)]
+            x, y = thinned(values, n)
+            plot.add_trace(
+                go.Scatter(x=x, y=y, mode="lines", line={"shape": "hv", "color": colour, "dash": dash, "width": 2}, name=_legend(row))
+            )
+    if not plot.data:
+        return None
+    _mark_limit(plot, selection.qos(workload), metric, vertical=True)
+    _layout(plot, f"{name}, ms", "share of requests")
+    plot.update_yaxes(range=[0, 1.02], tickformat=".0%")
+    plot.update_xaxes(rangemode="tozero")
+    counts = sorted(row["n_cohort"] for row in rows)
+    where = label({**rows[0], "repeat": 0})
+    caption = f"Share of the cohort with a {name} of at most x, at {where}. n per curve {counts[0]}–{counts[-1]} requests."
+    spread = "; ".join(
+        f"{row['backend']}: p50 {format_duration(row[f'{column}_p50_s'])}, p95 {format_duration(row[f'{column}_p95_s'])}" for row in rows
+    )
+    key = f"distribution-{workload}-{metric}-{load[0]}-{load[1]:g}".replace(".", "_")
+    return Figure(key, f"{name} at {where}", caption, f"Distribution of {name}. {spread}.", plot)
+
+
+def thinned(values: Sequence[float], n: int) -> tuple[list[float], list[float]]:
+    """The step curve through sorted `values` (s) of a cohort of `n`, in ms, cut to DISTRIBUTION_POINTS; extremes stay."""
+    step = max(1, -(-len(values) // DISTRIBUTION_POINTS))
+    chosen = sorted({0, len(values) - 1, *range(step - 1, len(values), step)})
+    return [0.0, *(values[i] * 1e3 for i in chosen)], [0.0, *((i + 1) / n for i in chosen)]
+
+
+def _cohort_values(requests: pd.DataFrame, run_id: str, column: str, vacuous: bool) -> tuple[list[float], int]:
+    """Sorted values of the answered cohort, and the size of the cohort (without single-token answers where they have no value)."""
+    cohort = requests[(requests["run_id"] == run_id) & requests["in_window"].fillna(False).astype(bool)]
+    answered = cohort[cohort["error_kind"].isna()]
+    values = sorted(float(value) for value in answered[column].dropna())
+    without = len(answered) - len(values) if vacuous else 0
+    return values, max(1, len(cohort) - without)
+
+
+def _curve(points: Sequence[Row], backend: str, kind: str, symbol: str, colour: str, column: str) -> go.Scatter:
+    import plotly.graph_objects as go
+
+    unit = "users" if kind == "concurrency" else "/s"
+    value = [row[column] * 1e3 for row in points]
+    upper = [((row[f"{column}_hi"] or row[column]) - row[column]) * 1e3 for row in points]
+    lower = [(row[column] - (row[f"{column}_lo"] or row[column])) * 1e3 for row in points]
+    notes = [f"{row['qos_result'] or 'not judged'}, {row['validity']}, n {row['n_requests']}<br>{row['run_id']}" for row in points]
+    return go.Scatter(
+        x=[row["output_tps"] for row in points],
+        y=value,
+        error_y={"type": "data", "array": upper, "arrayminus": lower, "thickness": 1, "width": 3},
+        mode="lines+markers+text" if kind == "concurrency" else "markers+text",
+        line={"color": colour, "width": 2},
+        marker={"symbol": symbol, "size": 9, "color": colour},
+        text=[f"{row['load']:g}" + ("/s" if kind == "rate" else "") for row in points],
+        textposition="top center",
+        name=backend if kind == "concurrency" else f"{backend}, open loop",
+        customdata=notes,
+        hovertemplate="%{text} " + ("users" if unit == "users" else "") + "<br>%{x:.0f} tokens/s, %{y:.1f} ms<br>%{customdata}",
+    )
+
+
+def _mark_limit(plot: go.Figure, qos: str | None, metric: str, vertical: bool = False) -> None:
+    """A dotted line at the target's limit on this metric, if it has one."""
+    from profiler.analyse.qos import parse
+
+    limits = [limit for c in parse(qos).constraints for limit in c.limits if limit.metric == metric] if qos else []
+    for limit in limits:
+        draw = plot.add_vline if vertical else plot.add_hline
+        note = {
+            "annotation_text": f"limit {format_duration(limit.limit_s)}",
+            "annotation_position": "top left" if vertical else "top right",
+        }
+        at = {"x" if vertical else "y": limit.limit_s * 1e3}
+        draw(line={"dash": "dot", "width": 1.5, "color": "#888"}, **at, **note)
+
+
+def _layout(plot: go.Figure, x: str, y: str, y_type: str | None = None) -> None:
+    """Grounds are transparent and colours of text and grid are the page's own, so that one figure serves light, dark and paper."""
+    plot.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 62, "r": 12, "t": 14, "b": 46},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
+        font={"size": 12},
+        hovermode="closest",
+        xaxis={"title": {"text": x}, "rangemode": "tozero", "automargin": True},
+        yaxis={"title": {"text": y}, "automargin": True, **({"type": y_type, "dtick": "D2"} if y_type else {})},
+    )
+
+
+def _legend(row: Row) -> str:
+    return str(row["backend"]) + (f" · repeat {row['repeat']}" if row["repeat"] else "")
+
+
+def _describe_curve(rows: Sequence[Row], name: str, column: str) -> str:
+    parts = [
+        f"{row['backend']} at {label(row)}: {row['output_tps']:.0f} tokens/s, {format_duration(row[f'{column}_p95_s'])}" for row in rows
+    ]
+    return f"{name} p95 against throughput. " + "; ".join(parts) + "."
+
+
+def all_of(selection: Selection, workload: str) -> dict[str, list[Figure]]:
+    """The figures of one workload: "curves" and "distributions"."""
+    curves: list[Any] = [throughput_latency(selection, workload, metric) for metric in METRICS]
+    spread: list[Any] = [distribution(selection, workload, metric, load) for metric in METRICS for load in selection.loads(workload)]
+    return {"curves": [f for f in curves if f], "distributions": [f for f in spread if f]}

@@ -1,0 +1,112 @@
+"""What a report is about: the runs of one sweep, newest measurement of each cell, in a reader's order."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from profiler.errors import ReportError
+from profiler.plan import load_label
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from profiler.store.store import Store
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`documents` are run.json of the chosen runs, sorted by workload, backend, loop, load, repeat."""
+
+    sweep_id: str
+    store: Store
+    documents: Sequence[Mapping[str, Any]]
+
+    @property
+    def rows(self) -> list[Row]:
+        return [document["run"] for document in self.documents]
+
+    @property
+    def done(self) -> list[Row]:
+        return [row for row in self.rows if row["status"] == "done"]
+
+    @property
+    def workloads(self) -> list[str]:
+        return list(dict.fromkeys(row["workload"] for row in self.rows))
+
+    @property
+    def backends(self) -> list[str]:
+        return list(dict.fromkeys(row["backend"] for row in self.rows))
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """All requests of the measured runs, one row each."""
+        return self.store.requests({row["run_id"] for row in self.done})
+
+    def of(self, workload: str, backend: str | None = None) -> list[Row]:
+        return [row for row in self.rows if row["workload"] == workload and backend in (None, row["backend"])]
+
+    def loads(self, workload: str) -> list[tuple[str, float]]:
+        """The load points of a workload: closed loops by users, then open loops by rate."""
+        return list(dict.fromkeys((row["load_kind"], row["load"]) for row in sorted(self.of(workload), key=_load_order)))
+
+    def qos(self, workload: str) -> str | None:
+        return next((row["qos"] for row in self.of(workload) if row["qos"]), None)
+
+
+def select(store: Store, sweep_id: str | None = None) -> Selection:
+    """The runs of `sweep_id` (an unambiguous beginning will do), or of the newest sweep. Raises ReportError.
+
+    A sweep that found cells already measured by another one is about those runs as well: each run's document names all cells of its
+    sweep. A failed run is left out when the same cell succeeded since.
+    """
+    frame = store.runs()
+    if frame.empty:
+        raise ReportError(f"{store.path}: no runs to report", hint="`profile sweep` measures some")
+    if sweep_id is None:
+        sweep_id = str(frame.sort_values("run_id")["sweep_id"].iloc[-1])
+    found = sorted({str(name) for name in frame["sweep_id"] if str(name).startswith(sweep_id)})
+    if len(found) != 1:
+        what = "no sweep" if not found else f"{len(found)} sweeps"
+        raise ReportError(f"{store.path}: {what} called {sweep_id!r}", hint="`profile results ls` shows the ids")
+    own = frame[frame["sweep_id"] == found[0]]["run_id"]
+    cells = store.run(str(own.iloc[-1]))["provenance"].get("cells") or []
+    return of_cells(store, found[0], cells)
+
+
+def of_cells(store: Store, sweep_id: str, cells: Collection[str]) -> Selection:
+    """The runs of one sweep and of its cells, whoever measured them."""
+    frame = store.runs()
+    chosen = frame[(frame["sweep_id"] == sweep_id) | frame["cell_id"].isin(list(cells))]
+    documents = [store.run(str(run_id)) for run_id in chosen["run_id"]]
+    measured = {_key(d["run"]) for d in documents if d["run"]["status"] == "done"}
+    kept = [d for d in documents if d["run"]["status"] == "done" or _key(d["run"]) not in measured]
+    return Selection(sweep_id, store, sorted(kept, key=_order))
+
+
+def label(row: Row) -> str:
+    """`8 users` or `3/s Poisson`, with the repeat when it is not the first."""
+    return load_label(row["load_kind"], row["load"]) + (f" · repeat {row['repeat']}" if row["repeat"] else "")
+
+
+def _key(row: Row) -> tuple[str, int]:
+    return row["cell_id"], row["repeat"]
+
+
+def _load_order(row: Row) -> tuple[str, float]:
+    return row["load_kind"], row["load"]  # "concurrency" sorts before "rate"
+
+
+def _order(document: Mapping[str, Any]) -> tuple[Any, ...]:
+    row = document["run"]
+    return row["workload"], _precision_rank(row), row["backend"], *_load_order(row), row["repeat"], row["run_id"]
+
+
+def _precision_rank(row: Row) -> int:
+    """Widest precision first, so that a table reads from the reference down."""
+    text = f"{row['variant'] or ''} {row['backend']}"
+    return next((rank for rank, name in enumerate(("f32", "bf16", "fp16", "fp8", "int8", "int4")) if name in text), 99)

@@ -1,0 +1,92 @@
+"""The answer on a terminal: one table per workload, and the same rows as plain data for `--json`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from profiler.report.answer import answers
+from profiler.report.selection import Row, Selection, label
+from profiler.units import format_duration
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+COLUMNS = (
+    "run_id",
+    "backend",
+    "variant",
+    "device",
+    "workload",
+    "load_kind",
+    "load",
+    "repeat",
+    "status",
+    "validity",
+    "validity_reasons",
+    "n_cohort",
+    "n_requests",
+    "n_errors",
+    "output_tps",
+    "request_rate",
+    "goodput",
+    *(f"{metric}_p{p}_s{bound}" for metric in ("ttft_sched", "tpot") for p in (50, 95) for bound in ("", "_lo", "_hi")),
+    "qos",
+    "qos_result",
+    "qos_reason",
+)
+COLOURS = {"FITS": "green", "FAILS": "red", "UNDECIDED": "yellow"}
+NO_VERDICT = "—"
+
+
+def rows(selection: Selection) -> list[dict[str, Any]]:
+    """The main columns of each run; names and units are those of the store."""
+    return [{name: row[name] for name in COLUMNS} for row in selection.rows]
+
+
+def render(selection: Selection) -> list[Any]:
+    """Rich renderables: a table per workload, each followed by its answer in words."""
+    parts: list[Any] = []
+    by_workload = {answer.workload: answer for answer in answers(selection)}
+    for workload in selection.workloads:
+        parts += [_table(selection, workload), by_workload[workload].sentence, ""]
+    return parts
+
+
+def _table(selection: Selection, workload: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    title = f"{workload}   QoS: {selection.qos(workload) or 'none'}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("backend", "load"):
+        table.add_column(name, no_wrap=True)
+    for name in ("out tok/s", "TTFT p50", "p95", "TPOT p50", "p95", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    before = None
+    for row in selection.of(workload):
+        if before not in (None, row["backend"]):
+            table.add_section()
+        table.add_row(row["backend"] if row["backend"] != before else "", label(row), *_cells(row), _verdict(row))
+        before = row["backend"]
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    tps = row["output_tps"]
+    names = ("ttft_sched_p50_s", "ttft_sched_p95_s", "tpot_p50_s", "tpot_p95_s")
+    return [
+        f"{tps:.0f}" if tps is not None else NO_VERDICT,
+        *(format_duration(row[name]) for name in names),
+        str(row["n_requests"]) if row["n_requests"] is not None else NO_VERDICT,
+    ]
+
+
+def _verdict(row: Row) -> str:
+    from rich.markup import escape
+
+    if row["status"] != "done":
+        return f"[red]failed[/]: {escape(str(row['status_reason']))}"
+    result = row["qos_result"]
+    text = f"[{COLOURS[result]}]{result}[/]" if result else NO_VERDICT
+    return text + (f" [magenta]{row['validity']}[/]" if row["validity"] != "valid" else "")
