@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,18 +70,19 @@ class OpenVinoEngine:
                 raise SpecError(f"{where}.weight_format: bf16 means that it computes in bf16, but inference_precision is {got}", hint=hint)
 
     def prepare(self, model: LocalModel | None, backend: BackendSpec, progress: Progress, pip_args: Sequence[str] = ()) -> Variant:
-        from profiler.engines import openvino_variant
+        from profiler.engines import openvino_cpu, openvino_variant
 
         self.validate(backend)
         if model is None:
             raise EngineError(f"{backend.name}: the openvino engine needs a model", hint="give --model NAME")
         runtime = environments.ensure(environments.ENVIRONMENTS["openvino"], progress, pip_args)
-        return openvino_variant.prepare(model, backend.variant, runtime.env_hash, progress, pip_args)
+        variant = openvino_variant.prepare(model, backend.variant, runtime.env_hash, progress, pip_args)
+        return _on_this_cpu(variant, backend, openvino_cpu.capabilities(runtime.python), progress)
 
     def command(self, variant: Variant, backend: BackendSpec, port: int) -> list[str]:
         runtime = environments.installed(environments.ENVIRONMENTS["openvino"])
         python = str(runtime.python) if runtime else "<python of the openvino environment>"
-        merged = {**DEFAULTS, **backend.options}
+        merged = {**DEFAULTS, **backend.options, **variant.details.get("computes_in", {})}
         flags = [f"--{key.replace('_', '-')}={value}" for key, value in merged.items() if key not in ("port", "prefix_caching")]
         if merged["prefix_caching"]:
             flags.append("--prefix-caching")
@@ -110,6 +112,19 @@ class OpenVinoEngine:
         )
         with serve(launch, progress) as server:
             yield server
+
+
+def _on_this_cpu(variant: Variant, backend: BackendSpec, able: frozenset[str], progress: Progress) -> Variant:
+    """`details["computes_in"]` holds the precisions that `start` sets; the id says where the arithmetic is not the backend's."""
+    from profiler.engines import openvino_cpu
+
+    asked = {**DEFAULTS, **backend.options}
+    real = openvino_cpu.effective(asked, able)
+    name = variant.variant_id
+    if real["inference_precision"] != asked["inference_precision"]:
+        name += f"-in-{real['inference_precision']}"
+        progress(f"{backend.name}: this CPU has no {asked['inference_precision']}, OpenVINO computes in {real['inference_precision']}")
+    return replace(variant, variant_id=name, details={**variant.details, "computes_in": real})
 
 
 ENGINE: Engine = OpenVinoEngine()

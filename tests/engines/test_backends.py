@@ -7,7 +7,9 @@ from conftest import backend
 
 from profiler import catalog
 from profiler.engines import registry
+from profiler.engines.openvino import _on_this_cpu
 from profiler.errors import SpecError, UnknownNameError
+from profiler.records import Variant
 from profiler.spec import BackendSpec, validate_spec
 
 
@@ -47,6 +49,27 @@ def test_variants_openvino_cannot_make(variant):
     raw = {"name": "b", "summary": "s", "engine": "openvino", "device": "cpu", "precision": "x", "variant": variant}
     with pytest.raises(SpecError, match="backend b: variant"):
         registry.get("openvino").validate(validate_spec(raw, BackendSpec, "here"))
+
+
+@pytest.mark.parametrize(
+    ("able", "asked", "inference", "cache"),
+    [
+        ({"FP32", "INT8"}, {"inference_precision": "bf16", "kv_cache_precision": "bf16"}, "f32", "f32"),
+        ({"FP32", "INT8"}, {"inference_precision": "bf16", "kv_cache_precision": "u8"}, "f32", "u8"),
+        ({"FP32", "INT8", "BF16"}, {"inference_precision": "bf16", "kv_cache_precision": "bf16"}, "bf16", "bf16"),
+        ({"FP32", "INT8", "BF16"}, {"inference_precision": "f16", "kv_cache_precision": "f16"}, "f32", "f16"),
+        ({"FP32", "INT8", "BF16"}, {"inference_precision": "f32", "kv_cache_precision": "f32"}, "f32", "f32"),
+    ],
+)
+def test_a_cpu_without_16_bit_arithmetic_computes_in_f32_and_says_so(able, asked, inference, cache):
+    spec = backend("openvino", **asked)
+    said: list[str] = []
+    made = _on_this_cpu(Variant("int8", None, "int8", 1, details={"method": "m"}), spec, frozenset(able), said.append)
+    assert made.variant_id == ("int8" if inference == asked["inference_precision"] else f"int8-in-{inference}")
+    assert bool(said) == (made.variant_id != "int8")
+    command = registry.get("openvino").command(made, spec, 1)
+    assert f"--inference-precision={inference}" in command and f"--kv-cache-precision={cache}" in command
+    assert made.details["method"] == "m"
 
 
 def test_unknown_engine():
