@@ -99,7 +99,8 @@ def _document(facts: SweepFacts, cell: Cell, repeat: int, model: LocalModel | No
             "cell_id": cell.cell_id,
             "repeat": repeat,
             "provenance_class": "measured",
-            "model": cell.model,
+            # An engine without a model (null) serves none, whatever the sweep's spec names; a remote one serves the model it is asked for.
+            "model": cell.model if model is not None or cell.backend.device == "remote" else None,
             "model_hash": model.content_hash if model else None,
             "backend": cell.backend.name,
             "engine": cell.backend.engine,

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from profiler.plan import Plan
     from profiler.report.selection import Selection
 
+PIPED_WIDTH = 120  # of tables in a file or a CI log, where there is no terminal to ask
+
 
 def dry_run(plan: Plan, as_json: bool) -> None:
     """The cells in the order they would run, the engine command lines, and bounds of the measuring time."""
@@ -75,8 +77,10 @@ def answer(selection: Selection, report: Path, as_json: bool) -> None:
     from rich.console import Console
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPED_WIDTH)
     for part in table.render(selection):
-        console.print(part)
+        console.print(part, highlight=False)
     for warning in selection.store.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"report: {report}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,8 @@ def throughput_latency(selection: Selection, workload: str, metric: str) -> Figu
             points = [row for row in own if row["load_kind"] == kind]
             if points:
                 plot.add_trace(_curve(points, backend, kind, symbol, PALETTE[number % len(PALETTE)], f"{column}_p95_s"))
-    _mark_limit(plot, selection.qos(workload), metric)
     _layout(plot, "output tokens/s", f"{name} p95, ms", y_type="log")
+    _mark_limit(plot, selection.qos(workload), metric)
     n = sorted(row["n_requests"] for row in rows)
     caption = (
         f"{name} p95 ({'from the intended send: what a user waits' if metric == 'ttft' else 'time per output token after the first read'}) "
@@ -139,13 +140,14 @@ def _mark_limit(plot: go.Figure, qos: str | None, metric: str, vertical: bool = 
 
     limits = [limit for c in parse(qos).constraints for limit in c.limits if limit.metric == metric] if qos else []
     for limit in limits:
-        draw = plot.add_vline if vertical else plot.add_hline
-        note = {
-            "annotation_text": f"limit {format_duration(limit.limit_s)}",
-            "annotation_position": "top left" if vertical else "top right",
-        }
-        at = {"x" if vertical else "y": limit.limit_s * 1e3}
-        draw(line={"dash": "dot", "width": 1.5, "color": "#888"}, **at, **note)
+        at, text = limit.limit_s * 1e3, f"limit {format_duration(limit.limit_s)}"
+        line = {"dash": "dot", "width": 1.5, "color": "#888"}
+        if vertical:
+            plot.add_vline(x=at, line=line)
+            plot.add_annotation(x=at, y=0.04, yref="paper", text=text, showarrow=False, xanchor="right", xshift=-3)
+        else:  # on a logarithmic axis a line stands at its value, an annotation at its logarithm
+            plot.add_hline(y=at, line=line)
+            plot.add_annotation(y=math.log10(at), x=1, xref="paper", text=text, showarrow=False, xanchor="right", yanchor="bottom")
 
 
 def _layout(plot: go.Figure, x: str, y: str, y_type: str | None = None) -> None:

@@ -56,7 +56,7 @@ def render(selection: Selection) -> str:
     drawn = [figure for parts in per_workload.values() for group in parts.values() for figure in group]
     by_workload = {answer.workload: answer for answer in answers(selection)}
     return environment.from_string((page / "report.html").read_text(encoding="utf-8")).render(
-        title=f"{', '.join(dict.fromkeys(str(row['model']) for row in selection.rows))} on {_device(selection)}",
+        title=f"{_models(selection)} on {_device(selection)}",
         selection=selection,
         answers=by_workload,
         trust=trust.header(selection),
@@ -104,6 +104,11 @@ def _samples(selection: Selection) -> list[dict[str, str]]:
             if sample.get("answer") and key not in found:
                 found[key] = {"workload": row["workload"], "backend": row["backend"], "variant": str(row["variant"]), **sample}
     return list(found.values())
+
+
+def _models(selection: Selection) -> str:
+    models = dict.fromkeys(str(row["model"]) for row in selection.rows if row["model"])
+    return ", ".join(models) or ", ".join(f"{engine} engine" for engine in dict.fromkeys(row["engine"] for row in selection.rows))
 
 
 def _device(selection: Selection) -> str:

@@ -35,7 +35,7 @@ COLUMNS = (
     "qos_reason",
 )
 COLOURS = {"FITS": "green", "FAILS": "red", "UNDECIDED": "yellow"}
-NO_VERDICT = "—"
+NONE = "—"
 
 
 def rows(selection: Selection) -> list[dict[str, Any]]:
@@ -58,28 +58,23 @@ def _table(selection: Selection, workload: str) -> Table:
 
     title = f"{workload}   QoS: {selection.qos(workload) or 'none'}"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("backend", "load"):
-        table.add_column(name, no_wrap=True)
-    for name in ("out tok/s", "TTFT p50", "p95", "TPOT p50", "p95", "n"):
+    for name in ("backend", "load", "verdict"):  # the verdict before the figures: a narrow terminal cuts off what stands last
+        table.add_column(name, no_wrap=name != "verdict")
+    for name in ("tok/s", "TTFT p50 / p95", "TPOT p50 / p95", "n"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
     before = None
     for row in selection.of(workload):
         if before not in (None, row["backend"]):
             table.add_section()
-        table.add_row(row["backend"] if row["backend"] != before else "", label(row), *_cells(row), _verdict(row))
+        table.add_row(row["backend"] if row["backend"] != before else "", label(row), _verdict(row), *_cells(row))
         before = row["backend"]
     return table
 
 
 def _cells(row: Row) -> list[str]:
-    tps = row["output_tps"]
-    names = ("ttft_sched_p50_s", "ttft_sched_p95_s", "tpot_p50_s", "tpot_p95_s")
-    return [
-        f"{tps:.0f}" if tps is not None else NO_VERDICT,
-        *(format_duration(row[name]) for name in names),
-        str(row["n_requests"]) if row["n_requests"] is not None else NO_VERDICT,
-    ]
+    tps, n = row["output_tps"], row["n_requests"]
+    pairs = [f"{format_duration(row[f'{m}_p50_s'])} / {format_duration(row[f'{m}_p95_s'])}" for m in ("ttft_sched", "tpot")]
+    return [f"{tps:.0f}" if tps is not None else NONE, *pairs, str(n) if n is not None else NONE]
 
 
 def _verdict(row: Row) -> str:
@@ -88,5 +83,5 @@ def _verdict(row: Row) -> str:
     if row["status"] != "done":
         return f"[red]failed[/]: {escape(str(row['status_reason']))}"
     result = row["qos_result"]
-    text = f"[{COLOURS[result]}]{result}[/]" if result else NO_VERDICT
+    text = f"[{COLOURS[result]}]{result}[/]" if result else NONE
     return text + (f" [magenta]{row['validity']}[/]" if row["validity"] != "valid" else "")

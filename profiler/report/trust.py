@@ -60,7 +60,7 @@ def _models(documents: Sequence[Any]) -> str:
     for document in documents:
         row, model = document["run"], document["provenance"].get("model")
         if model is None:
-            texts.append(str(row["model"]))
+            texts.append(str(row["model"]) if row["model"] else f"none: the {row['engine']} engine measures the harness")
             continue
         size = f", {model['n_parameters'] / 1e6:.0f} M parameters" if model.get("n_parameters") else ""
         origin = f"; its weights were dequantised from {model['base_precision']}" if model["base_precision"].startswith("q") else ""
@@ -145,6 +145,8 @@ def _not_verified(selection: Selection) -> list[str]:
         found.append(
             "The weights come from an already quantised file, so int8 and int4 are a second quantisation here: demonstration only."
         )
+    if any("-in-f32" in (row["variant"] or "") for row in rows):
+        found.append("This CPU has no 16-bit arithmetic that OpenVINO uses: variants named -in-f32 compute and cache in f32.")
     if len({row["variant"] for row in rows}) > 1:
         found.append("Quality: not evaluated; a faster variant may answer worse. The samples below are no evaluation.")
     if any(row["load_kind"] == "concurrency" for row in rows):

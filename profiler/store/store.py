@@ -33,6 +33,7 @@ class Store:
         self.path = Path(path)
         self.warnings: list[str] = []
         self._read: dict[Path, dict[str, Any] | None] = {}  # runs are immutable: what was read once stays true
+        self._sound: dict[Path, bool] = {}  # and what was compared with its checksum once
         if self.path.exists() and not self.path.is_dir():
             raise StoreError(f"{self.path}: is a file, not a results folder", hint="give another --results FOLDER")
         interrupted = set_aside_leftovers(self.path)
@@ -91,7 +92,7 @@ class Store:
         return max((head["run"]["repeat"] + 1 for head in self._heads() if head["run"]["cell_id"] in wanted), default=0)
 
     def _views(self, heads: Sequence[Mapping[str, Any]]) -> Views:
-        return Views(heads, self._warn)
+        return Views(heads, self._warn, self._sound)
 
     def _heads(self) -> list[dict[str, Any]]:
         """run, files and folder of each readable run, oldest first."""
@@ -144,7 +145,23 @@ def read_document(folder: Path) -> dict[str, Any]:
         raise StoreError(
             f"{path}: " + (f"no {', '.join(missing)} in it" if missing else f"its run_id {run['run_id']!r} is not its folder's")
         )
+    wrong = [c.name for c in schema.RUNS if (value := run.get(c.name)) is not None and not _fits(value, c.type)]
+    if wrong or not isinstance(run["repeat"], int):
+        raise StoreError(f"{path}: {', '.join(wrong) or 'repeat'}: not of the column's type")
+    files = document.get("files", {})
+    if not isinstance(files, dict) or not all(isinstance(f, dict) and {"bytes", "sha256"} <= f.keys() for f in files.values()):
+        raise StoreError(f"{path}: files: not the sizes and checksums of the run's files")
     return dict(document)
 
 
+def _fits(value: Any, kind: schema.Type) -> bool:
+    """Whether a JSON value can stand in a column of this type."""
+    if kind.startswith("list<"):
+        return isinstance(value, list) and all(isinstance(item, str if kind == "list<string>" else int) for item in value)
+    if isinstance(value, bool) or kind == "bool":
+        return isinstance(value, bool) and kind == "bool"
+    return isinstance(value, _JSON_TYPES[kind])
+
+
+_JSON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (int,), "int32": (int,), "float64": (int, float)}
 _NEEDED = ("run_id", "cell_id", "environment_hash", "repeat", "status", "validity")

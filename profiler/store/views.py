@@ -20,10 +20,11 @@ TOKENS = "SELECT run_id, request_id, unnest(arrival_offsets_us) AS t_offset_us, 
 class Views:
     """The views runs, requests, tokens, telemetry of `heads` ({"folder", "run", "files"} per run)."""
 
-    def __init__(self, heads: Sequence[Mapping[str, Any]], warn: Callable[[str], None]) -> None:
+    def __init__(self, heads: Sequence[Mapping[str, Any]], warn: Callable[[str], None], sound: dict[Path, bool]) -> None:
+        """`sound` is the caller's memory of which files have been compared with their checksum, and how that went."""
         self._heads = heads
         self._warn = warn
-        self._bad: set[Path] = set()
+        self._sound = sound
 
     def query(self, query: str) -> pd.DataFrame:
         """One SELECT as a DataFrame. Raises StoreError in one line for what is not a SELECT or does not run."""
@@ -32,14 +33,11 @@ class Views:
         connection = duckdb.connect(config={"python_enable_replacements": "false", "autoinstall_known_extensions": "false"})
         with connection:
             self._check(connection, query)
-            for _ in range(2):
+            try:
                 self._create(connection)
-                try:
-                    return connection.execute(query).df()
-                except duckdb.Error as error:
-                    if not self._drop_corrupt():
-                        raise StoreError(f"SQL: {_one_line(error)}", hint=_HINT) from error
-        raise StoreError("the store changed while it was read", hint="ask again")
+                return connection.execute(query).df()
+            except duckdb.Error as error:
+                raise StoreError(f"SQL: {_one_line(error)}", hint=_HINT) from error
 
     def requests(self) -> pd.DataFrame:
         """All requests, with nullable integers (DuckDB's own frames turn a NULL nanosecond column into floats)."""
@@ -64,8 +62,8 @@ class Views:
             statements = connection.extract_statements(query)
         except duckdb.Error as error:
             raise StoreError(f"SQL: {_one_line(error)}", hint=_HINT) from error
-        allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-        if len(statements) != 1 or statements[0].type not in allowed:
+        # Not EXPLAIN either: EXPLAIN ANALYZE runs what it explains, a COPY to a file included.
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise StoreError("SQL: only one SELECT at a time: the store is read-only", hint=_HINT)
 
     def _create(self, connection: duckdb.DuckDBPyConnection) -> None:
@@ -83,39 +81,35 @@ class Views:
         connection.execute(f"CREATE OR REPLACE VIEW tokens AS {TOKENS}")
 
     def _files(self, name: str) -> list[Path]:
-        """The files of that name that have the size their run recorded."""
+        """The files of that name that are as their run wrote them.
+
+        Compared by checksum, once in the life of a Store: a Parquet reader takes one flipped byte in five for another number.
+        """
         found = []
         for head in self._heads:
             recorded, path = head["files"].get(name), head["folder"] / name
-            if recorded is None or path in self._bad:
+            if recorded is None:
                 continue
-            try:
-                size = path.stat().st_size
-            except OSError as error:
-                self._skip(path, f"cannot be read: {error.strerror}")
-                continue
-            if size != recorded["bytes"]:
-                self._skip(path, f"is {size} bytes long and was written with {recorded['bytes']}")
-            else:
+            if path not in self._sound:
+                self._sound[path] = self._is_sound(path, recorded)
+            if self._sound[path]:
                 found.append(path)
         return found
 
-    def _drop_corrupt(self) -> bool:
-        """After a failed query: compare every file with its checksum (too slow to do each time). True when one was dropped."""
-        dropped = False
-        for head in self._heads:
-            for name, recorded in head["files"].items():
-                path = head["folder"] / name
-                if name.endswith(".parquet") and path not in self._bad and path.is_file():
-                    with path.open("rb") as file:
-                        if hashlib.file_digest(file, "sha256").hexdigest() != recorded["sha256"]:
-                            self._skip(path, "does not have the checksum it was written with")
-                            dropped = True
-        return dropped
+    def _is_sound(self, path: Path, recorded: Mapping[str, Any]) -> bool:
+        try:
+            size = path.stat().st_size
+            if size != recorded["bytes"]:
+                return self._skip(path, f"is {size} bytes long and was written with {recorded['bytes']}")
+            with path.open("rb") as file:
+                same = hashlib.file_digest(file, "sha256").hexdigest() == recorded["sha256"]
+        except OSError as error:
+            return self._skip(path, f"cannot be read: {error.strerror}")
+        return same or self._skip(path, "does not have the checksum it was written with")
 
-    def _skip(self, path: Path, why: str) -> None:
-        self._bad.add(path)
+    def _skip(self, path: Path, why: str) -> bool:
         self._warn(f"{path}: {why}; file skipped")
+        return False
 
 
 _HINT = "views: runs, requests, tokens, telemetry; results/README.md lists their columns"

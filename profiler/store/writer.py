@@ -46,7 +46,8 @@ def write_requests(path: Path, run_id: str, requests: Sequence[RequestRecord]) -
         elif column.name == "arrival_offsets_us":
             columns.append([[min(offset, 2**31 - 1) for offset in request.arrival_offsets_us] for request in requests])
         else:
-            columns.append([getattr(request, column.name) for request in requests])
+            values = [getattr(request, column.name) for request in requests]
+            columns.append([_text(value) for value in values] if column.type == "string" else values)
     table = pa.table([pa.array(values, field.type) for values, field in zip(columns, arrow, strict=True)], schema=arrow)
     pq.write_table(
         table,
@@ -63,13 +64,20 @@ def json_safe(value: Any) -> Any:
         return {str(key): json_safe(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [json_safe(item) for item in value]
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if hasattr(value, "item"):  # a numpy scalar
         return json_safe(value.item())
     if isinstance(value, float):
         return value if value - value == 0 else None
-    return str(value)
+    return _text(str(value))
+
+
+def _text(value: str | None) -> str | None:
+    """Text that UTF-8 can hold: a server that cuts an emoji in two sends half a surrogate pair, and neither JSON nor Parquet takes it."""
+    return value if value is None or value.isascii() else value.encode("utf-8", "replace").decode()
 
 
 def _typed(column: schema.Column, value: Any) -> Any:
