@@ -127,12 +127,14 @@ def load_label(kind: str, load: float) -> str:
 
 
 def ladder(cores: int | None = None) -> tuple[int, ...]:
-    """The concurrencies of `concurrency = "auto"`: powers of four, then twice.
+    """The concurrencies of `concurrency = "auto"`, for a machine with `cores`.
 
-    A CPU saturates near 16 concurrent requests for models of this size whatever its core count (OpenVINO Model Server sweeps on
-    Xeon, docs/workloads.md), so a GPU-sized ladder to 512 would measure queues only; big machines get two steps more.
+    A CPU saturates near 16 concurrent requests for models of this size (OpenVINO Model Server sweeps on Xeon, docs/workloads.md), one
+    of a few cores earlier still, so a GPU-sized ladder to 512 would measure queues only; big machines get two steps more.
     """
     cores = cores or os.cpu_count() or 1
+    if cores <= 4:
+        return 1, 2, 4, 8
     return (1, 4, 8, 16) if cores < 32 else (1, 4, 8, 16, 32, 64)
 
 

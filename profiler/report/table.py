@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from profiler.report.answer import answers
@@ -36,6 +37,7 @@ COLUMNS = (
 )
 COLOURS = {"FITS": "green", "FAILS": "red", "UNDECIDED": "yellow"}
 NONE = "—"
+NAME_WIDTH = 22  # a longer name ends in "…" and never takes the room of the figures
 
 
 def rows(selection: Selection) -> list[dict[str, Any]]:
@@ -44,44 +46,62 @@ def rows(selection: Selection) -> list[dict[str, Any]]:
 
 
 def render(selection: Selection) -> list[Any]:
-    """Rich renderables: a table per workload, each followed by its answer in words."""
+    """Rich renderables: a table per workload, each followed by what failed and by its answer in words."""
     parts: list[Any] = []
     by_workload = {answer.workload: answer for answer in answers(selection)}
     for workload in selection.workloads:
-        parts += [_table(selection, workload), by_workload[workload].sentence, ""]
+        parts += [_table(selection, workload), *_failures(selection.of(workload)), by_workload[workload].sentence, ""]
     return parts
 
 
 def _table(selection: Selection, workload: str) -> Table:
+    """A row per load below the name of its backend, so that 80 columns are enough."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     title = f"{workload}   QoS: {selection.qos(workload) or 'none'}"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("backend", "load", "verdict"):  # the verdict before the figures: a narrow terminal cuts off what stands last
-        table.add_column(name, no_wrap=name != "verdict")
+    for name in ("backend, load", "verdict"):
+        table.add_column(name, no_wrap=True, max_width=NAME_WIDTH)
     for name in ("tok/s", "TTFT p50 / p95", "TPOT p50 / p95", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     before = None
     for row in selection.of(workload):
-        if before not in (None, row["backend"]):
+        if row["backend"] != before:
             table.add_section()
-        table.add_row(row["backend"] if row["backend"] != before else "", label(row), _verdict(row), *_cells(row))
+            table.add_row(f"[bold]{escape(row['backend'])}[/]")
         before = row["backend"]
+        table.add_row(f"  {label(row)}", _verdict(row), *_cells(row))
     return table
+
+
+def _failures(rows: Sequence[Row]) -> list[str]:
+    from rich.markup import escape
+
+    return [
+        f"[red]not measured[/]: {escape(row['backend'])}, {label(row)}: {escape(str(row['status_reason']))}"
+        for row in rows
+        if row["status"] != "done"
+    ]
 
 
 def _cells(row: Row) -> list[str]:
     tps, n = row["output_tps"], row["n_requests"]
-    pairs = [f"{format_duration(row[f'{m}_p50_s'])} / {format_duration(row[f'{m}_p95_s'])}" for m in ("ttft_sched", "tpot")]
+    pairs = [_pair(row[f"{m}_p50_s"], row[f"{m}_p95_s"]) for m in ("ttft_sched", "tpot")]
     return [f"{tps:.0f}" if tps is not None else NONE, *pairs, str(n) if n is not None else NONE]
 
 
-def _verdict(row: Row) -> str:
-    from rich.markup import escape
+def _pair(p50_s: float | None, p95_s: float | None) -> str:
+    """`20.5 / 24.0 ms`, with the unit once where both have the same."""
+    first, second = format_duration(p50_s), format_duration(p95_s)
+    unit = second.rpartition(" ")[2]
+    return f"{first.removesuffix(' ' + unit)} / {second}"
 
+
+def _verdict(row: Row) -> str:
     if row["status"] != "done":
-        return f"[red]failed[/]: {escape(str(row['status_reason']))}"
+        return "[red]not measured[/]"
     result = row["qos_result"]
     text = f"[{COLOURS[result]}]{result}[/]" if result else NONE
     return text + (f" [magenta]{row['validity']}[/]" if row["validity"] != "valid" else "")

@@ -1,0 +1,119 @@
+"""A store as a sweep leaves it, with hostile text in it, and a real browser to look at its report with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+from playwright.sync_api import Browser, sync_playwright
+
+from profiler.analyse import qos, verdict
+from profiler.analyse.latency import summarise
+from profiler.store.store import Store
+
+MS = 1_000_000
+HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
+CHAT = "ttft_p95<=500ms, tpot_p95<=25ms"
+
+
+def keep(store: Store, backend: str, kind: str, load: float, *, ttft_ms: int = 100, gap_ms: int = 20, n: int = 64, **columns: Any) -> str:
+    """One finished run of `n` requests whose latencies spread by a third, judged as the product judges; returns its run_id."""
+    warm = 30  # an open loop that starts empty fills up first: that is no growing backlog
+    requests = [
+        synthetic.record(i, intended_ms=15 * i, ttft_ms=ttft_ms + i * ttft_ms // (3 * n), gaps_ms=(gap_ms, gap_ms + i % 3))
+        for i in range(n)
+    ]
+    drive = synthetic.drive(window_open_ns=15 * warm * MS, window_close_ns=15 * (n + warm) * MS)
+    target = qos.parse(CHAT)
+    judged = verdict.judge(target, requests, kind, load, drive, columns.get("validity", "valid"))  # type: ignore[arg-type]
+    values = summarise(requests, drive, target) | {
+        "sweep_id": "feedbeef00000000",
+        "cell_id": f"{backend}-{kind}-{load}-{columns.get('workload', 'quickstart-chat')}",
+        "backend": backend,
+        "engine": "openvino",
+        "engine_version": "1.2.3",
+        "variant": backend.rpartition("-")[2] + "-from-q4_1",
+        "device": "Testium 9000",
+        "device_source": "observed",
+        "model": "smollm2",
+        "workload": "quickstart-chat",
+        "load_kind": kind,
+        "load": load,
+        "qos": CHAT,
+        "qos_result": judged.result,
+        "qos_reason": judged.reason,
+        "start_id": f"start-{backend}",
+        "provenance_class": "measured",
+        "energy_reason": "power is not sampled by this version",
+        "profiler_version": "0.1.0",
+    }
+    document = synthetic.document(**values | columns)
+    document["provenance"] = {"machine": {"sockets": 1, "cores": 2, "threads": 2, "isa": ["avx2"]}, "workload": {"pin_output": True}}
+    document["samples"] = [{"prompt_tail": "Once", "answer": f"upon a time {HOSTILE}"}]
+    document["verdicts"] = [judged.to_dict()]
+    return store.keep(document, requests).name
+
+
+@pytest.fixture
+def keep_run() -> Callable[..., str]:
+    return keep
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Two backends, three closed loops and an open one, a failed cell, a suspect run."""
+    store = Store(tmp_path_factory.mktemp("results"))
+    for backend, speed in (("openvino-xeon-int8", 1), ("openvino-xeon-bf16", 2)):
+        for load in (1, 4, 16):
+            keep(store, backend, "concurrency", load, ttft_ms=60 * load * speed, gap_ms=3 * load * speed)
+        keep(store, backend, "rate", 3, ttft_ms=120 * speed, gap_ms=12 * speed)
+    keep(store, "openvino-xeon-int8", "concurrency", 2, validity="suspect", validity_reasons=[f"late sends {HOSTILE}"])
+    failed = {"status": "failed", "status_reason": f"it died: {HOSTILE}", "validity": "invalid", "validity_reasons": ["it died"]}
+    columns = {"sweep_id": "feedbeef00000000", "cell_id": "dead", "backend": HOSTILE, "workload": "quickstart-chat", "model": HOSTILE}
+    store.keep(synthetic.document(**columns, **failed, engine="openvino", provenance_class="measured", profiler_version="0.1.0"))
+    return store
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium. Where there is none the test is skipped with the reason; in CI that is a failure."""
+    path = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+    if path is None:
+        reason = "no Chromium on this machine: apt-get install chromium"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Any]]:
+    """`opened(file, width=…, scheme=…)` gives (page, everything the page said, everything it asked for)."""
+    contexts = []
+
+    def open_page(path: Path, width: int = 1200, scheme: Any = "light") -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+        contexts.append(context)
+        page = context.new_page()
+        said: list[str] = []
+        asked: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_function("document.documentElement.dataset.drawn === 'yes'", timeout=60_000)
+        return page, said, asked
+
+    yield open_page
+    for context in contexts:
+        context.close()
