@@ -55,9 +55,12 @@ def _workloads() -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    from profiler.models.catalogue import catalogue
+    from profiler.models.catalogue import SYNTHETIC_ARCHITECTURES, SYNTHETIC_SIZES, catalogue
 
-    return [{"name": entry.name, "summary": entry.summary} for entry in catalogue()]
+    shipped = [{"name": entry.name, "summary": entry.summary} for entry in catalogue()]
+    names = f"ARCH: {', '.join(SYNTHETIC_ARCHITECTURES)}; SIZE: {', '.join(SYNTHETIC_SIZES)}"
+    synthetic = f"random weights of a real architecture and a tokenizer trained here: speed without a download. {names}"
+    return [*shipped, {"name": "synthetic:ARCH-SIZE", "summary": synthetic}]
 
 
 def _engines() -> list[dict[str, Any]]:
