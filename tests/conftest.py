@@ -1,6 +1,7 @@
 """Settings for all tests."""
 
 from hypothesis import settings
+from real_model import smollm2  # noqa: F401 - a fixture
 from synthetic import make_document, make_drive, make_record  # noqa: F401 - fixtures
 
 # No deadline: how long an example takes depends on the machine and on who else uses it.

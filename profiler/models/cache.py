@@ -16,10 +16,14 @@ from profiler.errors import ModelError
 ORIGIN = "profiler-model.json"  # written last into a made folder: where it came from
 
 
-def made(key: str, progress: Progress, make: Callable[[Path], Mapping[str, Any]]) -> Path:
-    """The cached folder `key`; `make(folder)` fills it on first use and returns its origin. Raises ModelError when the disk is full.
+Make = Callable[[Path, int], Mapping[str, Any]]
 
-    A killed `make` leaves only a `.part` folder, which the next call removes (the lock says that nobody works in it).
+
+def made(key: str, progress: Progress, make: Make) -> Path:
+    """The cached folder `key`; `make(folder, lock)` fills it on first use and returns its origin. Raises ModelError when the disk is full.
+
+    A killed `make` leaves only a `.part` folder, which the next call removes. The lock says that nobody works in it: `make` hands it to
+    the programs it runs, because they outlive a `kill -9` of the profiler and go on writing.
     """
     target = cache_root() / "models" / key
     if (target / ORIGIN).is_file():
@@ -27,13 +31,13 @@ def made(key: str, progress: Progress, make: Callable[[Path], Mapping[str, Any]]
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_name(target.name + ".lock"), lambda: progress(f"{key}: another process is making it, waiting")):
+        with locked(target.with_name(target.name + ".lock"), lambda: progress(f"{key}: another process is making it, waiting")) as lock:
             if (target / ORIGIN).is_file():
                 return target
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             try:
-                origin = make(part)
+                origin = make(part, lock)
                 (part / ORIGIN).write_text(json.dumps(dict(origin), indent=1), encoding="utf-8")
                 part.rename(target)
             except BaseException:
@@ -50,11 +54,16 @@ def made(key: str, progress: Progress, make: Callable[[Path], Mapping[str, Any]]
     return target
 
 
-def run_script(python: Path, script: Path, arguments: Sequence[str], what: str) -> dict[str, Any]:
-    """Run one of our scripts in another environment; returns the JSON object it prints last. Raises ModelError with its last lines."""
+def run_script(python: Path, script: Path, arguments: Sequence[str], what: str, lock: int) -> dict[str, Any]:
+    """Run one of our scripts in another environment; returns the JSON object it prints last. It holds `lock` as long as it lives.
+
+    Raises ModelError with its last lines.
+    """
     command = [str(python), "-W", "ignore", str(script), *arguments]
     # One thread more than cores helps nothing here, and offline keeps libraries from asking a hub about a local folder.
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=_offline())
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=_offline(), pass_fds=(lock,)
+    )
     if done.returncode != 0:
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
         raise ModelError(f"{what} failed: {lines[-1]}", detail="\n".join(lines[-12:]))

@@ -45,11 +45,19 @@ def inspect(
         folder=folder,
         content_hash=content_hash(folder),
         source=source,
-        base_precision=base_precision or _PRECISIONS.get(str(config.get("dtype") or config.get("torch_dtype")), "unknown"),
+        base_precision=base_precision or _precision(config),
         max_context_tokens=context,
         n_parameters=facts.get("n_parameters") or count_parameters(folder),
         license=facts.get("license"),
     )
+
+
+def _precision(config: dict[str, Any]) -> str:
+    """Of the weights as they lie there; a checkpoint that is quantised names its method and bits, such as `gptq4`."""
+    quantised = config.get("quantization_config")
+    if isinstance(quantised, dict):
+        return f"{quantised.get('quant_method', 'quantised')}{quantised.get('bits') or quantised.get('w_bit') or ''}"
+    return _PRECISIONS.get(str(config.get("dtype") or config.get("torch_dtype")), "unknown")
 
 
 def content_hash(folder: Path) -> str:
@@ -89,8 +97,10 @@ def count_parameters(folder: Path) -> int | None:
         try:
             with path.open("rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(length))
-        except (OSError, ValueError, struct.error) as error:
+                if length > path.stat().st_size:
+                    raise ValueError("its header would be longer than the file (a git-lfs pointer?)")
+                header = dict(json.loads(file.read(length)))
+        except (OSError, ValueError, TypeError, struct.error) as error:
             raise ModelError(f"{path}: not a safetensors file: {error}", hint="download or convert the model again") from error
         for name, tensor in header.items():
             if name != "__metadata__":

