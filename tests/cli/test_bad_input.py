@@ -33,7 +33,10 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
             ["sweep", "--backend", "null", "--isl", "16", "--osl", "8", "--concurrency", "1,x", "--dry-run"],
             ["--concurrency", "'x' is not a number"],
         ),
-        (["sweep", "--backend", "null", "--isl", "16", "--osl", "8", "--duration", "20", "--dry-run"], ["--duration", "20s"]),
+        (
+            ["sweep", "--backend", "null", "--isl", "16", "--osl", "8", "--duration", "20", "--dry-run"],
+            ["--duration", "'20' is not a duration such as 500ms"],
+        ),
         (["sweep", "--backend", "null", "--isl", "16", "--osl", "8", "--qos", "ttft_p95<=fast", "--dry-run"], ["ttft_p95<=fast", "^"]),
         (["sweep", "--backend", "null", "--isl", "16", "--osl", "8", "--qos", "tftt_p95<=1s", "--dry-run"], ["ttft"]),
         (["sweep", "--url", "http://127.0.0.1:9/v1", "--isl", "16", "--osl", "8", "--dry-run"], ["--model"]),

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -74,13 +76,14 @@ def test_figures_agree_with_the_parquet_recomputed_by_sql(spec: Path, tmp_path: 
     assert profile("sweep", spec, cwd=tmp_path).returncode == 0
     for folder in (tmp_path / "results").glob("runs/*/*"):
         run = json.loads((folder / "run.json").read_text())["run"]
-        row = duckdb.sql(f"""
+        sql = f"""
             with cohort as (select * from read_parquet('{folder}/requests.parquet') where in_window),
             ranked as (select ttft_sched_s, row_number() over (order by ttft_sched_s) as i, count(*) over () as n from cohort)
             select (select min(ttft_sched_s) from ranked where i >= ceil(0.50 * n)), (select min(ttft_sched_s) from ranked where i >= ceil(0.95 * n)),
                    (select count(*) from cohort where error_kind is null)
-        """).fetchone()
-        assert row is not None
+        """
+        with duckdb.connect() as connection:
+            row = connection.execute(sql).fetchall()[0]
         assert row[0] == pytest.approx(run["ttft_sched_p50_s"], rel=1e-9)
         assert row[1] == pytest.approx(run["ttft_sched_p95_s"], rel=1e-9)
         assert row[2] == run["n_requests"]
@@ -100,15 +103,18 @@ def test_again_measures_once_more_as_a_repeat(spec: Path, tmp_path: Path) -> Non
     assert sorted(r["repeat"] for r in runs(tmp_path / "results")) == [0, 0, 0, 1, 1, 1]
 
 
-def started(spec: Path, tmp_path: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+@contextmanager
+def started(spec: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """A sweep whose second cell is under way, and every process below it."""
     environment = {**os.environ, "SLM_PROFILER_CACHE": str(tmp_path / "cache")}
-    sweep = subprocess.Popen([*PROFILE, "sweep", str(spec)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    assert sweep.stderr is not None
-    for line in sweep.stderr:
-        if line.startswith("[1/3]"):
-            return sweep, psutil.Process(sweep.pid).children(recursive=True)
-    raise AssertionError("the sweep ended before its first cell did")
+    command = [*PROFILE, "sweep", str(spec)]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as sweep:
+        assert sweep.stderr is not None
+        for line in sweep.stderr:
+            if line.startswith("[1/3]"):
+                yield sweep, psutil.Process(sweep.pid).children(recursive=True)
+                return
+        raise AssertionError("the sweep ended before its first cell did")
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:
@@ -123,10 +129,10 @@ def all_gone(processes: list[psutil.Process]) -> bool:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_in_mid_sweep_leaves_no_process_and_a_clean_store(spec: Path, tmp_path: Path, how: signal.Signals) -> None:
     spec.write_text(spec.read_text().replace("requests = 20", "requests = 100"))
-    sweep, below = started(spec, tmp_path)
-    assert below, "no engine process seen"
-    sweep.send_signal(how)
-    sweep.wait(timeout=30)
+    with started(spec, tmp_path) as (sweep, below):
+        assert below, "no engine process seen"
+        sweep.send_signal(how)
+        sweep.wait(timeout=30)
     assert all_gone(below)
     listed = profile("results", "ls", "--json", cwd=tmp_path)
     assert listed.returncode == 0, listed.stderr
@@ -140,11 +146,11 @@ def test_stopped_in_mid_sweep_leaves_no_process_and_a_clean_store(spec: Path, tm
 def test_two_sweeps_into_one_folder_lose_nothing(spec: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "SLM_PROFILER_CACHE": str(tmp_path / "cache")}
     command = [*PROFILE, "sweep", str(spec)]
-    both = [
-        subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    assert [p.wait(timeout=120) for p in both] == [0, 0], [p.stderr and p.stderr.read() for p in both]
+    logs = [tmp_path / "one.err", tmp_path / "two.err"]
+    with logs[0].open("w") as one, logs[1].open("w") as two:
+        both = [subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=log) for log in (one, two)]
+        codes = [process.wait(timeout=120) for process in both]
+    assert codes == [0, 0], [log.read_text() for log in logs]
     kept = runs(tmp_path / "results")
     assert len({r["cell_id"] for r in kept}) == 3 and all(r["status"] == "done" for r in kept)
 

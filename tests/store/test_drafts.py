@@ -72,10 +72,12 @@ def test_at_every_sync_of_a_commit_a_reader_sees_nothing_or_all(
     tmp_path: Path, make_record: MakeRecord, make_document: MakeDocument, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
+    synced: list[tuple[str, bool]] = []
     real = os.fsync
 
     def look(handle: int) -> None:
         real(handle)
+        synced.append((Path(f"/proc/self/fd/{handle}").readlink().name, bool(published(tmp_path))))
         folders = published(tmp_path)
         assert all(is_whole(folder) for folder in folders)
         assert len(Store(tmp_path).runs()) == len(folders)
@@ -83,7 +85,9 @@ def test_at_every_sync_of_a_commit_a_reader_sees_nothing_or_all(
 
     draft = Store(tmp_path).draft()
     monkeypatch.setattr(os, "fsync", look)
-    draft.commit(make_document(), [make_record(i) for i in range(50)])
+    folder = draft.commit(make_document(), [make_record(i) for i in range(50)])
+    assert {("run.json", False), ("requests.parquet", False), (folder.name, False)} <= set(synced), "a power cut after the rename"
+    assert {(folder.parent.name, True), ("runs", True)} <= set(synced), "must find what the rename promised"
     assert seen == sorted(seen) and len(seen) >= 4, "first nothing, then everything, and both were looked at"
     assert seen[0] is False and seen[-1] is True
 
