@@ -56,7 +56,7 @@ def _precision(config: dict[str, Any]) -> str:
     """Of the weights as they lie there; a checkpoint that is quantised names its method and bits, such as `gptq4`."""
     quantised = config.get("quantization_config")
     if isinstance(quantised, dict):
-        return f"{quantised.get('quant_method', 'quantised')}{quantised.get('bits') or quantised.get('w_bit') or ''}"
+        return f"{quantised.get('quant_method', 'compressed')}{quantised.get('bits') or quantised.get('w_bit') or ''}"
     return _PRECISIONS.get(str(config.get("dtype") or config.get("torch_dtype")), "unknown")
 
 
