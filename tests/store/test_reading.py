@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -220,6 +221,9 @@ def open_folder() -> Iterator[Path]:
     """pytest's own temporary folders let nobody else pass."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
+    if not all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.parents):
+        folder.rmdir()
+        pytest.skip("the temporary folder of this machine lies where only its owner may look")
     yield folder
     shutil.rmtree(folder)
 
