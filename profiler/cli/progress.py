@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from profiler.plan import Cell
-from profiler.units import format_duration
 
 if TYPE_CHECKING:
     from profiler.run.drive import DriveProgress
@@ -26,7 +25,8 @@ class Progress:
         self.done = 0
         self.failed = 0
         self._tty = sys.stderr.isatty()
-        self._began = time.monotonic()
+        self._measuring_s = 0.0  # spent in cells that are done; set-up and engine starts are not what is left
+        self._cell_began = time.monotonic()
         self._spoke = 0.0
         self._live = False
 
@@ -43,7 +43,7 @@ class Progress:
             click.echo(text, err=True)
 
     def cell_started(self, cell: Cell) -> None:
-        self._spoke = time.monotonic()
+        self._spoke = self._cell_began = time.monotonic()
         if self._tty:
             self._line(f"{self._count()} {cell.label}: preparing prompts")
 
@@ -63,6 +63,8 @@ class Progress:
     def cell_done(self, cell: Cell, summary: str, failed: bool = False) -> None:
         self.done += 1
         self.failed += failed
+        if not failed:
+            self._measuring_s += time.monotonic() - self._cell_began
         self.note(f"[{self.done}/{self.cells}] {cell.label}: {summary}")
 
     def already(self, count: int, backend: str) -> None:
@@ -77,10 +79,13 @@ class Progress:
         return f"[{self.done + 1}/{self.cells}]"
 
     def _left(self) -> str:
-        if not self.done:
+        """From the mean length of the cells measured so far."""
+        measured = self.done - self.failed
+        if not measured:
             return ""
-        per_cell = (time.monotonic() - self._began) / self.done
-        return f", about {format_duration(per_cell * (self.cells - self.done))} left"
+        spent_s = time.monotonic() - self._cell_began
+        left_s = max(0.0, self._measuring_s / measured * (self.cells - self.done) - spent_s)
+        return f", about {max(1, round(left_s / 60))} min left"
 
     def _line(self, text: str) -> None:
         width = max(20, shutil.get_terminal_size().columns - 1)
