@@ -3,14 +3,13 @@
 A chunk is not a token: counts come from the server's token ids, else its continuous usage, else its final usage spread by the
 tokenizer, else the tokenizer alone. Role-only and empty events carry no token.
 
-Two ways through, and tests that they agree: a read that is one whole HTTP chunk with one whole event (nearly all are) is taken apart by
-one regular expression and a typed JSON decoder; everything else goes through the HTTP parser and is read leniently.
+Two ways through, and tests that they agree: a read that is one whole HTTP chunk with one whole event (nearly all are) goes straight to a
+typed JSON decoder; everything else goes through the HTTP parser, and what the typed decoder refuses is read leniently.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,29 +19,26 @@ import msgspec
 
 CountTokens = Callable[[str], int]
 
-# One chunk that holds one event of one line. No CR or LF inside, so it ends where it seems to end.
-_WHOLE = re.compile(rb"([0-9a-fA-F]{1,8})\r\ndata: (\{[^\r\n]*\})\n\n\r\n")
 
-
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     text: str | None = None
     delta: Delta | None = None
     token_ids: list[int] | None = None
     finish_reason: str | None = None
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
 
-class Chunk(msgspec.Struct):
+class Chunk(msgspec.Struct, gc=False):
     """What we read of a completions or chat chunk."""
 
     choices: list[Choice] = []
@@ -135,11 +131,17 @@ class AnswerParser:
 
     def feed(self, data: bytes, stamp_ns: int) -> None:
         """One read and when it arrived. A response that is not HTTP becomes a `bad_stream` error."""
-        if self._at_chunk and self._plain and not self._buffer:
-            whole = _WHOLE.fullmatch(data)
-            # The size the server states must be that of the event: "data: ", the JSON, two line feeds.
-            if whole is not None and int(whole[1], 16) == whole.end(2) - whole.start(2) + 8:
-                self._event(whole[2], stamp_ns)
+        if self._at_chunk and not self._buffer and self._plain:
+            start = data.find(b"\r\n", 0, 10) + 2
+            end = len(data) - 4
+            if (
+                data[:start] == b"%x\r\n" % (end + 2 - start)
+                and data.startswith(b"data: {", start)
+                and data.find(b"\n", start) == end  # one line, so that the event ends where it seems to
+                and data.find(b"\r", start) == end + 2
+                and data.endswith(b"}\n\n\r\n")
+            ):
+                self._event(data[start + 6 : end], stamp_ns)
                 return
         self._stamp = stamp_ns
         try:
@@ -201,13 +203,9 @@ class AnswerParser:
         choice = chunk.choices[0]
         if choice.finish_reason:
             answer.finish_reason = choice.finish_reason
-        text = choice.text or ""
-        if choice.delta is not None:
-            delta = choice.delta
+        text, delta, ids = choice.text or "", choice.delta, choice.token_ids
+        if delta is not None:
             text += (delta.reasoning_content or delta.reasoning or "") + (delta.content or "")
-        ids = choice.token_ids
-        if text:
-            answer.texts.append(text)
         if text or ids or used is not None:
             self._events.append((stamp, len(ids) if ids is not None else None, used, text))
 
@@ -237,31 +235,41 @@ class AnswerParser:
     def _count(self) -> None:
         """Decide whose counts hold, and join the events that one read brought."""
         answer, events = self._answer, self._events
-        speaking = [event for event in events if event[3]]
-        if all(ids is not None for _, ids, _, _ in speaking) and any(ids for _, ids, _, _ in events):
-            counts = [ids or 0 for _, ids, _, _ in events]
-            answer.count_source = "token_ids"
-        elif grown := _growth(events):
-            counts = grown
-            answer.count_source = "continuous_usage"
-        else:
-            counts = [ids if ids is not None else self._guess(text) if text else 0 for _, ids, _, text in events]
-            total = answer.usage.completion_tokens if answer.usage else None
-            if any(counts):
-                # A total of 0 beside text is no count.
-                answer.count_source = "usage" if total else "tokenizer" if self._count_tokens else None
-                counts = _spread(counts, total) if total else counts
-        stamps, sums = answer.stamps, answer.counts
-        last = None
-        for (stamp, _, _, _), count in zip(events, counts, strict=True):
+        if not events:
+            return
+        stamps, ids, _, texts = zip(*events, strict=True)
+        answer.texts = list(texts)
+        counts = self._counts(ids, texts)
+        if all(counts) and len(set(stamps)) == len(stamps):
+            answer.stamps, answer.counts = list(stamps), counts
+            return
+        for stamp, count in zip(stamps, counts, strict=True):
             if not count:
                 continue
-            if stamp == last:
-                sums[-1] += count
+            if answer.stamps and answer.stamps[-1] == stamp:
+                answer.counts[-1] += count
             else:
-                stamps.append(stamp)
-                sums.append(count)
-                last = stamp
+                answer.stamps.append(stamp)
+                answer.counts.append(count)
+
+    def _counts(self, ids: tuple[int | None, ...], texts: tuple[str, ...]) -> list[int]:
+        """Tokens per event."""
+        answer = self._answer
+        if any(ids) and (None not in ids or all(n is not None for n, text in zip(ids, texts, strict=True) if text)):
+            answer.count_source = "token_ids"
+            return [n or 0 for n in ids]
+        if grown := _growth(self._events):
+            answer.count_source = "continuous_usage"
+            return grown
+        counts = [n if n is not None else self._guess(text) if text else 0 for n, text in zip(ids, texts, strict=True)]
+        total = answer.usage.completion_tokens if answer.usage else None
+        if not any(counts):
+            return counts
+        if not total:  # no usage, or a total of 0 beside text, which is no count
+            answer.count_source = "tokenizer" if self._count_tokens else None
+            return counts
+        answer.count_source = "usage"
+        return _spread(counts, total)
 
     def _guess(self, text: str) -> int:
         return max(1, self._count_tokens(text)) if self._count_tokens else 1

@@ -89,7 +89,9 @@ def _requests(path: Path, count_tokens: CountTokens | None, delays: array[int]) 
             stamp = t_b
             # A stamp after our own read is impossible; nanoseconds of it are the error of converting the clocks.
             if t_a:
-                stamp = min(t_a - offset, t_b)
+                stamp = t_a - offset
+                if stamp > t_b:
+                    stamp = t_b
                 delays.append(t_b - stamp)
             raw = raws[seq]
             raw.last_ns = stamp
