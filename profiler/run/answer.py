@@ -185,7 +185,7 @@ class AnswerParser:
             return
         try:
             chunk = _decode(data)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             lenient = self._lenient(data)
             if lenient is None:
                 return
