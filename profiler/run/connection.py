@@ -55,6 +55,7 @@ class Framing:
             data = body
         if self._left is not None:
             self._left -= len(data)
+            self.close |= self._left < 0  # more than was announced: what comes next on this connection cannot be told
             return self._left <= 0
         if len(data) < 7:
             data = self._last[-7:] + data  # the end may be cut anywhere

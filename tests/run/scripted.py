@@ -120,6 +120,7 @@ def status(code: int, text: str = "no", *headers: str) -> Script:
 class Server:
     script: Script
     tls: ssl.SSLContext | None = None
+    port: int = 0
     requests: list[Request] = field(default_factory=list)
     sends: list[tuple[int, int, bytes]] = field(default_factory=list)
     connections: int = 0
@@ -129,7 +130,7 @@ class Server:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._peers: list[Peer] = []
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -210,8 +211,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
-    server = Server(script, tls)
+def serving(script: Script, tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[Server]:
+    server = Server(script, tls, port)
     try:
         yield server
     finally:
