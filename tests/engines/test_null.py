@@ -37,7 +37,12 @@ def test_the_record_holds_every_chunk_and_its_pace(start, tmp_path):
     before_ns = time.monotonic_ns()
     reply = wire.stream(max_tokens=10)
     after_ns = time.monotonic_ns()
-    rows = [row for row in sent(tmp_path) if row["request_id"] == reply.events[0]["id"]]
+
+    def written():
+        return [row for row in sent(tmp_path) if row["request_id"] == reply.events[0]["id"]]
+
+    until(lambda: len(written()) >= 4, "the record is written after the answer has left")
+    rows = written()
     assert [(row["index"], row["tokens"]) for row in rows] == [(0, 3), (3, 3), (6, 3), (9, 1)]
     assert [len(c["choices"][0]["token_ids"]) for c in reply.chunks] == [3, 3, 3, 1]
     stamps = [row["sent_ns"] for row in rows]
