@@ -2,29 +2,67 @@
 
 A chunk is not a token: counts come from the server's token ids, else its continuous usage, else its final usage spread by the
 tokenizer, else the tokenizer alone. Role-only and empty events carry no token.
+
+Two ways through, and tests that they agree: a read that is one whole HTTP chunk with one whole event (nearly all are) is taken apart by
+one regular expression and a typed JSON decoder; everything else goes through the HTTP parser and is read leniently.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import httptools
+import msgspec
 
 CountTokens = Callable[[str], int]
+
+# One chunk that holds one event of one line. No CR or LF inside, so it ends where it seems to end.
+_WHOLE = re.compile(rb"([0-9a-fA-F]{1,8})\r\ndata: (\{[^\r\n]*\})\n\n\r\n")
+
+
+class Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class Choice(msgspec.Struct):
+    text: str | None = None
+    delta: Delta | None = None
+    token_ids: list[int] | None = None
+    finish_reason: str | None = None
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Chunk(msgspec.Struct):
+    """What we read of a completions or chat chunk."""
+
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(Chunk).decode
 
 
 @dataclass
 class Answer:
-    """What one response said. `reads` holds (stamp ns, tokens) per read that brought tokens; `first_ns` the first byte of all."""
+    """What one response said. `stamps` (ns) and `counts` have one entry per read that brought tokens."""
 
     status: int | None = None
-    reads: list[tuple[int, int]] = field(default_factory=list)
+    stamps: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     finish_reason: str | None = None
-    usage: dict[str, Any] | None = None
+    usage: Usage | None = None
     count_source: str | None = None
     done: bool = False  # [DONE] was seen
     error_kind: str | None = None
@@ -36,7 +74,7 @@ class Answer:
 
     @property
     def tokens(self) -> int:
-        return sum(count for _, count in self.reads)
+        return sum(self.counts)
 
 
 class AnswerParser:
@@ -49,50 +87,85 @@ class AnswerParser:
         self._buffer = b""
         self._other = b""  # a body that is not a stream of events
         self._stream = False
-        self._stamp = 0
-        self._ids = 0  # tokens by token ids so far
-        self._used = 0  # completion_tokens of the last usage seen
-        self._counted: list[tuple[int, int | None, str]] = []  # per event: stamp, tokens if the server said, text
-        self.complete = False
+        self._chunked = False
+        self._framed = False  # the end of the body is told by its framing, not by the end of the connection
+        self._plain = False  # a stream of events, and nothing against reading it
+        self._encoding = b""
+        self._at_chunk = False  # the HTTP parser has taken whole chunks only
+        self._complete = False
+        # Per event with tokens or text, in order: stamp, tokens by ids, completion_tokens so far, text.
+        self._events: list[tuple[int, int | None, int | None, str]] = []
 
     # httptools callbacks
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"content-type":
+        name = name.lower()
+        if name == b"content-type":
             self._stream = value.lower().startswith(b"text/event-stream")
+        elif name == b"content-encoding":
+            self._encoding = value.lower()
+        elif name == b"transfer-encoding":
+            self._chunked = self._framed = b"chunked" in value.lower()
+        elif name == b"content-length":
+            self._framed = True
 
     def on_headers_complete(self) -> None:
         self._answer.status = self._http.get_status_code()
+        if self._answer.status == 200 and self._encoding not in (b"", b"identity"):
+            name = self._encoding.decode("latin-1")
+            self._fail("bad_stream", f"the answer is compressed ({name}) though identity was asked for: that hides when tokens arrived")
+        self._plain = self._stream and self._answer.status == 200 and self._answer.error_kind is None
+        self._at_chunk = self._chunked
+
+    def on_chunk_header(self) -> None:
+        self._at_chunk = False
+
+    def on_chunk_complete(self) -> None:
+        self._at_chunk = True
 
     def on_body(self, body: bytes) -> None:
-        if self._stream and self._answer.status == 200:
+        if self._plain:
             self._buffer += body
-            self._events()
+            self._take_events()
         else:
             self._other += body
 
     def on_message_complete(self) -> None:
-        self.complete = True
+        self._complete = True
+        self._at_chunk = False
 
     def feed(self, data: bytes, stamp_ns: int) -> None:
         """One read and when it arrived. A response that is not HTTP becomes a `bad_stream` error."""
+        if self._at_chunk and self._plain and not self._buffer:
+            whole = _WHOLE.fullmatch(data)
+            # The size the server states must be that of the event: "data: ", the JSON, two line feeds.
+            if whole is not None and int(whole[1], 16) == whole.end(2) - whole.start(2) + 8:
+                self._event(whole[2], stamp_ns)
+                return
         self._stamp = stamp_ns
         try:
             self._http.feed_data(data)
         except httptools.HttpParserError as error:
             self._fail("bad_stream", f"not HTTP: {error}")
+        if not data.endswith(b"\r\n"):  # perhaps half a line of the next chunk's size
+            self._at_chunk = False
 
-    def finish(self) -> Answer:
+    def finish(self, closed: bool = False) -> Answer:
+        """The answer as far as it came. `closed`: the connection ended behind it, which completes an answer without a framing."""
         answer = self._answer
+        complete = self._complete or (closed and answer.status is not None and not self._framed)
+        if complete and self._buffer:  # an event whose empty line was left out
+            self._buffer += b"\n\n"
+            self._take_events()
         if answer.status is not None and answer.status != 200:
             self._fail("http_status", f"{answer.status}: {_message(self._other)}")
         elif self._other and answer.error_kind is None:
             self._fail("bad_stream", f"not a stream of events: {_message(self._other)}")
         self._count()
-        if answer.error_kind is None and not (self.complete and (answer.done or answer.finish_reason)):
+        if answer.error_kind is None and not (complete and (answer.done or answer.finish_reason)):
             self._fail("truncated", "the stream ended before the answer did")
         return answer
 
-    def _events(self) -> None:
+    def _take_events(self) -> None:
         """Whole events in the buffer; an event ends with an empty line, with any of the line ends of the specification."""
         if b"\r" in self._buffer:
             # A lone CR at the end may be half of a CR LF: leave it for the next read.
@@ -102,94 +175,144 @@ class AnswerParser:
             event, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
             data = b"\n".join(line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:"))
             if data:
-                self._event(data)
+                self._event(data, self._stamp)
 
-    def _event(self, data: bytes) -> None:
+    def _event(self, data: bytes, stamp: int) -> None:
         answer = self._answer
-        if data.strip() == b"[DONE]":
-            answer.done = True
+        if answer.error_kind is not None:
             return
         try:
-            chunk = json.loads(data)
-            error = chunk.get("error")
-            choices = chunk.get("choices") or ()
-        except (ValueError, AttributeError):
-            self._fail("bad_stream", f"not a JSON object in the stream: {data[:60]!r}")
-            return
-        if error:
+            chunk = _decode(data)
+        except msgspec.MsgspecError:
+            lenient = self._lenient(data)
+            if lenient is None:
+                return
+            chunk = lenient
+        if chunk.error:
+            error = chunk.error
             self._fail("server_error", str(error.get("message", error) if isinstance(error, dict) else error)[:300])
             return
-        usage = chunk.get("usage")
-        grown = None
-        if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
-            answer.usage = usage
-            grown, self._used = usage["completion_tokens"] - self._used, usage["completion_tokens"]
-        for choice in choices[:1]:
-            self._choice(choice, grown)
-
-    def _choice(self, choice: dict[str, Any], grown: int | None) -> None:
-        answer = self._answer
-        answer.finish_reason = choice.get("finish_reason") or answer.finish_reason
-        delta = choice.get("delta") or {}
-        parts = (choice.get("text"), delta.get("reasoning_content") or delta.get("reasoning"), delta.get("content"))
-        text = "".join(part for part in parts if isinstance(part, str))
-        ids = choice.get("token_ids")
-        if isinstance(ids, list):
-            self._source("token_ids")
-            count: int | None = len(ids)
-        elif grown is not None:
-            self._source("continuous_usage")
-            count = grown
-        else:
-            count = None
+        used = None
+        if chunk.usage is not None and chunk.usage.completion_tokens is not None:
+            answer.usage = chunk.usage
+            used = chunk.usage.completion_tokens
+        if not chunk.choices:
+            return
+        choice = chunk.choices[0]
+        if choice.finish_reason:
+            answer.finish_reason = choice.finish_reason
+        text = choice.text or ""
+        if choice.delta is not None:
+            delta = choice.delta
+            text += (delta.reasoning_content or delta.reasoning or "") + (delta.content or "")
+        ids = choice.token_ids
         if text:
             answer.texts.append(text)
-        if count or (count is None and text):
-            self._counted.append((self._stamp, count, text))
+        if text or ids or used is not None:
+            self._events.append((stamp, len(ids) if ids is not None else None, used, text))
 
-    def _source(self, name: str) -> None:
-        self._answer.count_source = self._answer.count_source or name
+    def _lenient(self, data: bytes) -> Chunk | None:
+        """An event that is not exactly as it should be: [DONE], fields of other types, or no JSON at all (a `bad_stream`)."""
+        if data.strip() == b"[DONE]":
+            self._answer.done = True
+            return None
+        try:
+            raw = json.loads(data)
+        except ValueError:
+            raw = None
+        if not isinstance(raw, dict):
+            self._fail("bad_stream", f"not a JSON object in the stream: {data[:60]!r}")
+            return None
+        choices = raw.get("choices")
+        first = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
+        usage = raw.get("usage")
+        return Chunk(
+            choices=[] if first is None else [_lenient_choice(first)],
+            usage=Usage(_of(int, usage.get("prompt_tokens")), _of(int, usage.get("completion_tokens")))
+            if isinstance(usage, dict)
+            else None,
+            error=raw.get("error"),
+        )
 
     def _count(self) -> None:
-        """Fill in what the server did not say chunk by chunk, and join the events that one read brought."""
-        answer, events = self._answer, self._counted
-        if any(count is None for _, count, _ in events):
-            guess = [
-                count if count is not None else max(1, self._count_tokens(text)) if self._count_tokens else 1 for _, count, text in events
-            ]
-            total = answer.usage["completion_tokens"] if answer.usage else None
-            answer.count_source = "usage" if total is not None else "tokenizer" if self._count_tokens else None
-            if total is not None:
-                guess = _spread(guess, total)
-            events = [(stamp, count, text) for (stamp, _, text), count in zip(events, guess, strict=True)]
-        for stamp, count, _ in events:
+        """Decide whose counts hold, and join the events that one read brought."""
+        answer, events = self._answer, self._events
+        speaking = [event for event in events if event[3]]
+        if all(ids is not None for _, ids, _, _ in speaking) and any(ids for _, ids, _, _ in events):
+            counts = [ids or 0 for _, ids, _, _ in events]
+            answer.count_source = "token_ids"
+        elif grown := _growth(events):
+            counts = grown
+            answer.count_source = "continuous_usage"
+        else:
+            counts = [ids if ids is not None else self._guess(text) if text else 0 for _, ids, _, text in events]
+            total = answer.usage.completion_tokens if answer.usage else None
+            if any(counts):
+                # A total of 0 beside text is no count.
+                answer.count_source = "usage" if total else "tokenizer" if self._count_tokens else None
+                counts = _spread(counts, total) if total else counts
+        stamps, sums = answer.stamps, answer.counts
+        last = None
+        for (stamp, _, _, _), count in zip(events, counts, strict=True):
             if not count:
                 continue
-            if answer.reads and answer.reads[-1][0] == stamp:
-                answer.reads[-1] = (stamp, answer.reads[-1][1] + count)
+            if stamp == last:
+                sums[-1] += count
             else:
-                answer.reads.append((stamp, count))
+                stamps.append(stamp)
+                sums.append(count)
+                last = stamp
+
+    def _guess(self, text: str) -> int:
+        return max(1, self._count_tokens(text)) if self._count_tokens else 1
 
     def _fail(self, kind: str, message: str) -> None:
         if self._answer.error_kind is None:
             self._answer.error_kind, self._answer.error = kind, message
 
 
-def _spread(counts: list[int], total: int) -> list[int]:
-    """Correct per-chunk guesses to the server's total, from the last chunk backwards; a chunk keeps at least one token if it can."""
-    missing = total - sum(counts)
-    counts = list(counts)
-    if missing >= 0 and counts:
-        counts[-1] += missing
-        return counts
-    for position in reversed(range(len(counts))):
-        take = min(counts[position] - 1, -missing)
-        counts[position] -= take
-        missing += take
-    for position in reversed(range(len(counts))):  # fewer tokens than chunks: some chunks were halves of a character
-        take = min(counts[position], -missing)
-        counts[position] -= take
-        missing += take
+def _lenient_choice(raw: dict[str, Any]) -> Choice:
+    delta = raw.get("delta")
+    ids = raw.get("token_ids")
+    return Choice(
+        text=_of(str, raw.get("text")),
+        delta=Delta(*(_of(str, delta.get(name)) for name in ("content", "reasoning_content", "reasoning")))
+        if isinstance(delta, dict)
+        else None,
+        token_ids=ids if isinstance(ids, list) else None,
+        finish_reason=_of(str, raw.get("finish_reason")),
+    )
+
+
+def _of(kind: type, value: Any) -> Any:
+    return value if isinstance(value, kind) and not isinstance(value, bool) else None
+
+
+def _growth(events: list[tuple[int, int | None, int | None, str]]) -> list[int] | None:
+    """Tokens per event from completion_tokens so far; None when they contradict the text.
+
+    They do when text comes without a count, a count falls, or text comes while the count is still 0: then it is not a running count.
+    """
+    counts, before = [], 0
+    for _, _, used, text in events:
+        if used is None and not text:
+            counts.append(0)
+            continue
+        if used is None or used < before or (text and used == 0):
+            return None
+        counts.append(used - before)
+        before = used
+    return counts if any(counts) else None
+
+
+def _spread(guesses: list[int], total: int) -> list[int]:
+    """Share the server's total out by the guesses; the same where they sum to it, and the first chunk with text keeps a token."""
+    weight, counts, given, seen = sum(guesses), [], 0, 0
+    for guess in guesses:
+        seen += guess
+        share = -(-total * seen // weight)  # rounded up
+        counts.append(share - given)
+        given = share
     return counts
 
 

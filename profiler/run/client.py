@@ -82,7 +82,6 @@ def main() -> None:
         "context_switches": [after.voluntary - before.voluntary, after.involuntary - before.involuntary],
         "stamps": "kernel" if loop.kernel_stamps else "user",
         "clock_step_s": clock_step_s(loop.clock_samples),
-        "clock_samples": loop.clock_samples,
         "repeated_prompts": loop.schedule.repeated,
         "abandoned": loop.schedule.abandoned,
     }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from operator import sub
 from pathlib import Path
 from typing import cast
+
+import numpy as np
 
 from profiler.records import ErrorKind, RequestRecord
 from profiler.run import spool
@@ -37,95 +40,105 @@ class Decoded:
     read_delay_p99_s: float | None
 
 
-@dataclass
 class _Raw:
-    """One request's spool records."""
+    """One request on its way through the spool."""
 
-    body: int = 0
-    intended_ns: int = 0
-    sent_ns: int = 0
-    reused: bool = False
-    done_ns: int | None = None
-    error: str | None = None
-    reads: list[tuple[int, bytes]] = field(default_factory=list)  # stamp (monotonic ns), bytes
+    __slots__ = ("body", "done_ns", "error", "intended_ns", "last_ns", "parser", "reused", "sent_ns")
+
+    def __init__(self, parser: AnswerParser) -> None:
+        self.parser = parser
+        self.body = 0
+        self.intended_ns = 0
+        self.sent_ns = 0
+        self.reused = False
+        self.last_ns: int | None = None  # stamp of the last read
+        self.done_ns: int | None = None
+        self.error: str | None = None
 
 
 def decode(folder: Path, meta: Sequence[RequestMeta], count_tokens: CountTokens | None) -> Decoded:
-    """Decode `folder`/spool.bin. `meta[i]` describes body i; a body sent again gets "#2", "#3" behind its id."""
+    """Decode `folder`/spool.bin. `meta[i]` describes body i; a body sent again gets "#2", "#3" behind its id.
+
+    One pass; each request is decoded as its reads come, so that memory holds what the records keep and no raw bytes.
+    """
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    raws, delays = _collect(folder / spool.NAME, _Converter(result["clock_samples"]))
     window = (result["window_open_ns"], result["window_close_ns"])
-    times_sent: dict[int, int] = {}
+    delays = array("q")
     texts = 0
-    requests = []
-    for _, raw in sorted(raws.items()):
-        times_sent[raw.body] = turn = times_sent.get(raw.body, 0) + 1
-        answer = _answer(raw, count_tokens)
+    finished: list[tuple[int, int, RequestRecord]] = []  # seq, body, record
+    for seq, raw in _requests(folder / spool.NAME, count_tokens, delays):
+        answer = _answer(raw)
         in_window = window[0] <= raw.intended_ns < window[1]
         keep_text = in_window and answer.error_kind is None and texts < TEXTS
         texts += keep_text
-        requests.append(_record(raw, answer, meta[raw.body], turn, in_window, raw.intended_ns < window[0], keep_text))
-    delays.sort()
-    return Decoded(requests, _quantile(delays, 0.5), _quantile(delays, 0.99))
+        record = _record(raw, answer, meta[raw.body], in_window, raw.intended_ns < window[0], answer.text if keep_text else None)
+        finished.append((seq, raw.body, record))
+    return Decoded(_named(finished), *_delays_s(delays))
 
 
-class _Converter:
-    """CLOCK_REALTIME to CLOCK_MONOTONIC by the nearest paired sample before: offsets change by slewing only, else the run is invalid."""
+def _requests(path: Path, count_tokens: CountTokens | None, delays: array[int]) -> Iterator[tuple[int, _Raw]]:
+    """Each request as it ends, then those that a killed client left. Appends the delay of each stamped read, ns, to `delays`.
 
-    def __init__(self, samples: Sequence[Sequence[int]]) -> None:
-        self._samples = samples
-        self._at = 0
-
-    def monotonic_ns(self, realtime_ns: int, read_ns: int) -> int:
-        """`read_ns` (monotonic) says which sample is near; it rises from call to call."""
-        while self._at + 1 < len(self._samples) and self._samples[self._at + 1][0] <= read_ns:
-            self._at += 1
-        return realtime_ns - self._samples[self._at][1]
-
-
-def _collect(path: Path, converter: _Converter) -> tuple[dict[int, _Raw], list[float]]:
+    Kernel stamps are CLOCK_REALTIME: the last paired sample before converts them, because offsets change by slewing only, or the run is
+    invalid.
+    """
     raws: dict[int, _Raw] = {}
-    delays: list[float] = []
+    offset = 0
     for kind, seq, t_a, t_b, payload in spool.read(path):
-        raw = raws.setdefault(seq, _Raw())
         if kind == spool.READ:
             stamp = t_b
+            # A stamp after our own read is impossible; nanoseconds of it are the error of converting the clocks.
             if t_a:
-                # A stamp after our own read is impossible; nanoseconds of it are the error of converting the clocks.
-                stamp = min(converter.monotonic_ns(t_a, t_b), t_b)
-                delays.append((t_b - stamp) / 1e9)
-            raw.reads.append((stamp, payload))
-        elif kind == spool.SENT:
+                stamp = min(t_a - offset, t_b)
+                delays.append(t_b - stamp)
+            raw = raws[seq]
+            raw.last_ns = stamp
+            raw.parser.feed(payload, stamp)
+        elif kind == spool.SENT:  # a second time when a kept-alive connection turned out to be closed: nothing had been read
+            raw = raws.setdefault(seq, _Raw(AnswerParser(count_tokens)))
             raw.body, reused = spool.SENT_PAYLOAD.unpack(payload)
             raw.reused = bool(reused)
             raw.intended_ns, raw.sent_ns = t_a, t_b
-        elif kind == spool.END:
-            raw.done_ns = raw.reads[-1][0] if raw.reads else t_b
-        elif kind == spool.ERROR:
-            raw.error = payload.decode("utf-8", "replace")
-    return {seq: raw for seq, raw in raws.items() if raw.intended_ns}, delays
+        elif kind in (spool.END, spool.ERROR):
+            raw = raws.pop(seq)
+            if kind == spool.END:
+                raw.done_ns = raw.last_ns if raw.last_ns is not None else t_b
+            else:
+                raw.error = payload.decode("utf-8", "replace")
+            yield seq, raw
+        elif kind == spool.CLOCK:
+            offset = t_a
+    yield from raws.items()
 
 
-def _answer(raw: _Raw, count_tokens: CountTokens | None) -> Answer:
-    parser = AnswerParser(count_tokens)
-    for stamp, data in raw.reads:
-        parser.feed(data, stamp)
-    answer = parser.finish()
+def _answer(raw: _Raw) -> Answer:
+    answer = raw.parser.finish(closed=raw.done_ns is not None)
     if raw.error is not None and answer.error_kind in (None, "truncated"):
         kind, _, message = raw.error.partition(": ")
         answer.error_kind, answer.error = kind, message
     return answer
 
 
-def _record(raw: _Raw, answer: Answer, meta: RequestMeta, times: int, in_window: bool, warmup: bool, keep_text: bool) -> RequestRecord:
-    sent, reads = raw.sent_ns or None, answer.reads
-    first, last = (reads[0][0], reads[-1][0]) if reads else (None, None)
+def _named(finished: list[tuple[int, int, RequestRecord]]) -> list[RequestRecord]:
+    """The records in the order they were sent; a body's second answer gets "#2" behind its id."""
+    times: dict[int, int] = {}
+    records = []
+    for _, body, record in sorted(finished, key=lambda item: item[0]):
+        times[body] = n = times.get(body, 0) + 1
+        records.append(record if n == 1 else replace(record, request_id=f"{record.request_id}#{n}"))
+    return records
+
+
+def _record(raw: _Raw, answer: Answer, meta: RequestMeta, in_window: bool, warmup: bool, text: str | None) -> RequestRecord:
+    sent, stamps, counts = raw.sent_ns or None, answer.stamps, answer.counts
+    first, last = (stamps[0], stamps[-1]) if stamps else (None, None)
     failed = answer.error_kind is not None
     done = raw.done_ns if not failed else None
-    after_first = answer.tokens - reads[0][1] if reads else 0
-    usage = answer.usage or {}
+    tokens = answer.tokens
+    after_first = tokens - counts[0] if counts else 0
+    usage = answer.usage
     return RequestRecord(
-        request_id=meta.request_id if times == 1 else f"{meta.request_id}#{times}",
+        request_id=meta.request_id,
         session_id=meta.session_id,
         turn=meta.turn,
         intended_ns=raw.intended_ns,
@@ -138,9 +151,9 @@ def _record(raw: _Raw, answer: Answer, meta: RequestMeta, times: int, in_window:
         tpot_s=(last - first) / 1e9 / after_first if first is not None and last is not None and after_first > 0 else None,
         e2e_s=_seconds(sent, done),
         e2e_sched_s=_seconds(raw.intended_ns, done),
-        max_icl_s=max(((b - a) / 1e9 for (a, _), (b, _) in pairwise(reads)), default=None),
-        prompt_tokens=usage.get("prompt_tokens") or meta.prompt_tokens,
-        output_tokens=answer.tokens if reads or not failed else None,
+        max_icl_s=max(map(sub, stamps[1:], stamps)) / 1e9 if len(stamps) > 1 else None,
+        prompt_tokens=(usage.prompt_tokens if usage else None) or meta.prompt_tokens,
+        output_tokens=tokens if stamps or not failed else None,
         asked_output_tokens=meta.asked_output_tokens,
         finish_reason=answer.finish_reason,
         error_kind=cast("ErrorKind | None", answer.error_kind),
@@ -150,16 +163,21 @@ def _record(raw: _Raw, answer: Answer, meta: RequestMeta, times: int, in_window:
         in_window=in_window,
         connection_reused=raw.reused if sent else None,
         token_count_source=answer.count_source,
-        arrival_offsets_us=tuple(round((stamp - sent) / 1000) for stamp, _ in reads) if sent else (),
-        arrival_tokens=tuple(count for _, count in reads) if sent else (),
-        text=answer.text if keep_text else None,
+        arrival_offsets_us=tuple([(stamp - sent + 500) // 1000 for stamp in stamps]) if sent else (),
+        arrival_tokens=tuple(counts) if sent else (),
+        text=text,
     )
+
+
+def _delays_s(delays: array[int]) -> tuple[float | None, float | None]:
+    """p50 and p99 in s, order statistics without interpolation."""
+    if not delays:
+        return None, None
+    ordered = np.frombuffer(delays, dtype=np.int64)
+    ranks = [max(0, math.ceil(p * len(ordered)) - 1) for p in (0.5, 0.99)]
+    low, high = np.partition(ordered, ranks)[ranks]
+    return float(low) / 1e9, float(high) / 1e9
 
 
 def _seconds(start: int | None, end: int | None) -> float | None:
     return (end - start) / 1e9 if start is not None and end is not None else None
-
-
-def _quantile(ordered: Sequence[float], p: float) -> float | None:
-    """Order statistic, no interpolation."""
-    return ordered[max(0, math.ceil(p * len(ordered)) - 1)] if ordered else None

@@ -93,7 +93,6 @@ def drive(
 def read_result(folder: Path) -> DriveResult:
     """result.json of a finished run. The read delays need the spool and are filled in by the decoder."""
     raw = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    del raw["clock_samples"]
     raw["context_switches"] = tuple(raw["context_switches"])
     return DriveResult(**raw, read_delay_p50_s=None, read_delay_p99_s=None)
 

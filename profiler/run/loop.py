@@ -273,7 +273,7 @@ class Loop:
         connection.close()
 
     def _tick(self, now: int) -> None:
-        self.clock_samples.append(clock_offset_ns())
+        self._compare_clocks()
         self._spool.flush()
         self._time_out(now)
         if self._lost_in_row >= max(GONE_AFTER, int(self.plan.load)) and not any(
@@ -287,6 +287,11 @@ class Loop:
         elif now >= self._last_ns:
             self.stop_reason = "cell time spent"
         self._on_tick(self)
+
+    def _compare_clocks(self) -> None:
+        at_ns, offset_ns = clock_offset_ns()
+        self.clock_samples.append((at_ns, offset_ns))
+        self._spool.add(spool.CLOCK, 0, offset_ns, at_ns)
 
     def _time_out(self, now: int) -> None:
         late = []
@@ -310,6 +315,6 @@ class Loop:
             if connection.seq is not None:
                 self._note_end(connection.seq, "cancelled: the run was over", now, connection.sent)
             connection.close()
-        self.clock_samples.append(clock_offset_ns())
+        self._compare_clocks()
         self._spool.close()
         self.ended_ns = now

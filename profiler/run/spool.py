@@ -9,6 +9,9 @@ A record is a fixed header and a payload. `seq` numbers the requests of a run in
 | END | 0 | the response was complete (monotonic) | |
 | EOF | 0 | the server closed the connection (monotonic) | |
 | ERROR | 0 | when (monotonic) | "kind: message" |
+| CLOCK | realtime − monotonic | when (monotonic) | |
+
+CLOCK records tie the two clocks together from there on; the first one comes before the first READ.
 
 Standard library only: the load client imports this.
 """
@@ -19,23 +22,14 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 HEADER = struct.Struct("<BxxxIqqI")
 SENT_PAYLOAD = struct.Struct("<IB")
-SENT, READ, END, EOF, ERROR = 1, 2, 3, 4, 5
+SENT, READ, END, EOF, ERROR, CLOCK = 1, 2, 3, 4, 5, 6
 
 NAME = "spool.bin"
-_BATCH_BYTES = 1 << 18
-_BATCH_BUFFERS = 512  # well below IOV_MAX (1024), two buffers a record
-
-
-class Record(NamedTuple):
-    kind: int
-    seq: int
-    t_a_ns: int
-    t_b_ns: int
-    payload: bytes
+_BATCH_BUFFERS = 512  # well below IOV_MAX (1024); two buffers a record, and a read is 16 KiB at most
+_READ_BYTES = 1 << 20
 
 
 class Writer:
@@ -44,21 +38,21 @@ class Writer:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         self._buffers: list[bytes] = []
-        self._size = 0
 
     def add(self, kind: int, seq: int, t_a_ns: int, t_b_ns: int, payload: bytes = b"") -> None:
         self._buffers.append(HEADER.pack(kind, seq, t_a_ns, t_b_ns, len(payload)))
         if payload:
             self._buffers.append(payload)
-            self._size += len(payload)
-        if self._size > _BATCH_BYTES or len(self._buffers) >= _BATCH_BUFFERS:
+        if len(self._buffers) >= _BATCH_BUFFERS:
             self.flush()
 
     def flush(self) -> None:
         """Give everything to the kernel: from then on a killed process loses nothing. Raises OSError (disk full)."""
-        buffers, self._buffers, self._size = self._buffers, [], 0
+        buffers, self._buffers = self._buffers, []
         while buffers:
             written = os.writev(self._fd, buffers)
+            if written == sum(map(len, buffers)):
+                return
             while buffers and written >= len(buffers[0]):
                 written -= len(buffers.pop(0))
             if written:
@@ -69,12 +63,19 @@ class Writer:
         os.close(self._fd)
 
 
-def read(path: Path) -> Iterator[Record]:
-    """All whole records; a record that a crash cut short ends the iteration."""
+def read(path: Path) -> Iterator[tuple[int, int, int, int, bytes]]:
+    """All whole records as (kind, seq, t_a_ns, t_b_ns, payload); a record that a crash cut short ends the iteration."""
+    unpack, header = HEADER.unpack_from, HEADER.size
+    data = b""
     with path.open("rb") as file:
-        while len(head := file.read(HEADER.size)) == HEADER.size:
-            kind, seq, t_a_ns, t_b_ns, length = HEADER.unpack(head)
-            payload = file.read(length)
-            if len(payload) < length:
-                return
-            yield Record(kind, seq, t_a_ns, t_b_ns, payload)
+        while piece := file.read(_READ_BYTES):
+            data += piece
+            at, whole = 0, len(data)
+            while at + header <= whole:
+                kind, seq, t_a_ns, t_b_ns, length = unpack(data, at)
+                end = at + header + length
+                if end > whole:
+                    break
+                yield kind, seq, t_a_ns, t_b_ns, data[at + header : end]
+                at = end
+            data = data[at:]
