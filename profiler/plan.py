@@ -99,17 +99,25 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
 
 
 def make_cell(spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, kind: LoadKind, load: float, qos: str | None) -> Cell:
-    """One cell and its content hash. The QoS target is not part of it: judging anew needs no measuring."""
+    """One cell and its content hash. The QoS target is not part of it, unless it ends the run: judging anew needs no measuring."""
     content = {
         "model": spec.model,
         "backend": backend.model_dump(mode="json", exclude={"summary", "needs"}),
         "workload": workload.model_dump(mode="json", exclude={"summary", "source", "qos"}),
         "load": [kind, load],
-        "stop": spec.model_dump(mode="json", include={"requests", "window_min_s", "window_max_s", "warmup_s", "request_timeout_s"}),
+        "stop": _stop(spec, qos),
         "endpoint_kind": spec.endpoint_kind,
         "seed": spec.seed,
     }
     return Cell(digest(content), spec.model, backend, workload, kind, load, qos, spec)
+
+
+def _stop(spec: SweepSpec, qos: str | None) -> dict[str, Any]:
+    """What ends a run."""
+    always = {"requests", "window_min_s", "window_max_s", "warmup_s", "request_timeout_s"}
+    early = {"until": spec.until, "precision": spec.precision, "qos": qos if spec.until == "decided" else None}
+    # Only what was given: ids of cells with a fixed cohort stay what they are.
+    return spec.model_dump(mode="json", include=always) | {k: v for k, v in early.items() if v not in (None, "requests")}
 
 
 def digest(content: Any) -> str:

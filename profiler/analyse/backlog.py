@@ -58,3 +58,8 @@ def backlog(requests: Sequence[RequestRecord], drive: DriveResult, rate: float) 
     first, last = float(in_flight[:3].mean()), float(in_flight[-3:].mean())
     grows = growth - half > 0 and more >= 1 and last > first
     return Backlog(tuple(float(x) for x in in_flight), first, last, growth, growth - half, growth + half, grows)
+
+
+def is_constant(arrivals: str) -> bool:
+    """Whether the mean rate stays the same. A trace, a ramp or a step changes its load by design, and nothing is judged by that."""
+    return not arrivals.startswith(("trace", "ramp", "step"))

@@ -9,16 +9,17 @@ same run gives the same interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from profiler.analyse.percentiles import order_statistic, quantile_ranks, rank, share_lower, share_upper
+from profiler.analyse.percentiles import quantile_ranks, rank, share_lower, share_upper
 from profiler.analyse.series import Floats
 
 METHOD = "moving-block-bootstrap-95"
-RESAMPLES = 2000
+RESAMPLES = 1000
+CHUNK = 100  # resamples at a time: flat memory for traces of any length
 SEED = 20261124  # any fixed number would do
 
 
@@ -60,29 +61,37 @@ def memory(values: Sequence[float]) -> Memory:
     return Memory(int(np.clip(block, 1, most)), float(np.clip(n * covariance[0] / spectrum, 1, n)))
 
 
-def resample(values: Sequence[float], length: int) -> Floats:
-    """One row per resample, each as long as `values`."""
+def resampled(values: Sequence[float], length: int) -> Iterator[Floats]:
+    """Resamples in chunks, one row each, as long as `values`."""
     n = len(values)
-    draw = np.random.default_rng([SEED, n, length])
-    starts = draw.integers(0, n - length + 1, size=(RESAMPLES, math.ceil(n / length)))
-    index = (starts[:, :, None] + np.arange(length)).reshape(RESAMPLES, -1)[:, :n]
-    return np.asarray(values, dtype=np.float64)[index]
+    drawn = np.random.default_rng([SEED, n, length])
+    data = np.asarray(values, dtype=np.float64)
+    for _ in range(RESAMPLES // CHUNK):
+        starts = drawn.integers(0, n - length + 1, size=(CHUNK, math.ceil(n / length)))
+        yield data[(starts[:, :, None] + np.arange(length)).reshape(CHUNK, -1)[:, :n]]
 
 
 def quantile_bounds(values: Sequence[float], p: float, alpha_lo: float, alpha_hi: float) -> tuple[float | None, float | None]:
     """Percentile interval of the p-quantile of `values` (in the order of the requests; +inf for failed ones).
 
-    None on a side where as many independent requests as these are worth would give no bound.
+    Never tighter than exact ranks of as many independent requests as these are worth: a resample has no value beyond the largest seen, and the
+    upper bound of a p95 of 120 requests was too low in 11 % of simulated runs instead of 2.5 %. None where those give no bound.
     """
     n = len(values)
     if n == 0:
         return None, None
     found = memory(values)
-    # A resample cannot go beyond the largest value seen, so what ranks cannot bound the bootstrap must not claim to.
-    lo_rank, hi_rank = quantile_ranks(int(found.independent), p, alpha_lo, alpha_hi)
-    samples = np.sort(resample(values, found.block), axis=1)[:, rank(n, p) - 1].tolist()
-    lo = order_statistic(samples, alpha_lo) if lo_rank else None
-    hi = order_statistic(samples, 1 - alpha_hi) if hi_rank else None
+    worth = int(found.independent)
+    lo_rank, hi_rank = quantile_ranks(worth, p, alpha_lo, alpha_hi)
+    kth = rank(n, p) - 1
+    samples = np.concatenate([np.partition(rows, kth, axis=1)[:, kth] for rows in resampled(values, found.block)])
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+
+    def at(rank_of_worth: int) -> float:
+        return float(ordered[math.ceil(rank_of_worth * n / worth) - 1])
+
+    lo = min(float(np.quantile(samples, alpha_lo, method="inverted_cdf")), at(lo_rank)) if lo_rank else None
+    hi = max(float(np.quantile(samples, 1 - alpha_hi, method="inverted_cdf")), at(hi_rank)) if hi_rank else None
     return lo, hi
 
 
@@ -95,8 +104,7 @@ def share_bounds(misses: Sequence[bool], alpha_lo: float, alpha_hi: float) -> tu
         return 0.0, 1.0
     values = [float(miss) for miss in misses]
     found = memory(values)
-    shares = resample(values, found.block).mean(axis=1).tolist()
-    lo, hi = order_statistic(shares, alpha_lo), order_statistic(shares, 1 - alpha_hi)
-    assert lo is not None and hi is not None
+    shares = np.concatenate([rows.mean(axis=1) for rows in resampled(values, found.block)])
+    lo, hi = (float(np.quantile(shares, q, method="inverted_cdf")) for q in (alpha_lo, 1 - alpha_hi))
     seen = sum(values) / n * found.independent
     return min(lo, share_lower(seen, found.independent, alpha_lo)), max(hi, share_upper(seen, found.independent, alpha_hi))
