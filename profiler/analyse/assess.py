@@ -170,6 +170,8 @@ def _document(facts: SweepFacts, cell: Cell, repeat: int, model: LocalModel | No
             "load_kind": cell.load_kind,
             "load": cell.load,
             "qos": cell.qos,
+            "qos_result": None,
+            "qos_reason": None,
             "energy_j": None,
             "energy_scope": None,
             "energy_reason": "power is not sampled by this version",
