@@ -11,7 +11,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from profiler import catalog
@@ -35,6 +35,7 @@ class Cell:
     load: float
     qos: str | None
     sweep: SweepSpec
+    run: int = 0  # which one within an engine start; not part of the id
 
     @property
     def label(self) -> str:
@@ -42,8 +43,9 @@ class Cell:
 
     @property
     def prompt_seed(self) -> int:
-        """Differs by load point (a prefix cache must not know the prompts of an earlier cell), is the same for every backend."""
-        return int(digest([self.sweep.seed, self.workload.name, self.workload.version, self.load_kind, self.load]), 16) % 2**31
+        """Differs by load point and run (a prefix cache must not know the prompts of an earlier one), is the same for every backend."""
+        again = [self.run] if self.run else []
+        return int(digest([self.sweep.seed, self.workload.name, self.workload.version, self.load_kind, self.load, *again]), 16) % 2**31
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
                 for workload in workloads
                 for kind, load in _load_points(spec, workload)
             ]
+            cells = [replace(cell, run=run) for run in range(spec.runs_per_start) for cell in cells]
             starts.append(Start(backend, repeat, tuple(shuffle.sample(cells, len(cells)))))
     ids = sorted({cell.cell_id for start in starts for cell in start.cells})
     if not ids:

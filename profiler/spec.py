@@ -124,6 +124,7 @@ class SweepSpec(BaseModel):
     warmup_s: float = Field(default=3.0, ge=0)
     request_timeout_s: float = Field(default=120.0, gt=0)
     repeats: int = Field(default=1, ge=1)  # engine starts per backend, interleaved
+    runs_per_start: int = Field(default=1, ge=1)  # of each cell: how far runs of one start lie apart
     seed: int = 1
     tokenizer: str | None = None  # a folder; for endpoints whose model is not on this disk
     url: str | None = None  # an endpoint that already runs

@@ -36,13 +36,14 @@ def memory(values: Sequence[float]) -> Memory:
     n = len(values)
     if n < 10:
         return Memory(max(1, n // 2), min(n, 2))
-    ranks = np.argsort(np.argsort(np.asarray(values), kind="stable"), kind="stable").astype(np.float64)
+    _, which, counts = np.unique(np.asarray(values, dtype=np.float64), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - counts / 2)[which]  # equal values share the middle of their ranks
     ranks -= ranks.mean()
     most = math.ceil(min(3 * math.sqrt(n), n / 3))
     run = max(5, math.ceil(math.sqrt(math.log10(n))))
     lags = min(most + run, n - 1)
     covariance = np.array([float(ranks[k:] @ ranks[: n - k]) / n for k in range(lags + 1)])
-    if covariance[0] == 0:
+    if covariance[0] < 1e-9:
         return Memory(1, n)
     limit = 2 * math.sqrt(math.log10(n) / n)
     small = np.abs(covariance[1:] / covariance[0]) < limit

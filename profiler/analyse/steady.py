@@ -115,9 +115,10 @@ def _transient(values: Floats) -> tuple[int, bool]:
     opened = len(values) - BATCHES
     at = mser(values, opened + BATCHES // 2)
     if at <= opened or at > opened + BATCHES // 3:
-        return at, False
+        return min(at, opened), False
     p, change = contrast(values[opened:], (at - opened,))
-    return at, p < P_TRANSIENT and abs(change) > MATERIAL
+    matters = p < P_TRANSIENT and abs(change) > MATERIAL
+    return at if matters else opened, matters
 
 
 @dataclass(frozen=True)
