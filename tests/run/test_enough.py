@@ -56,7 +56,7 @@ def test_a_look_sees_the_first_of_the_cohort_and_ends_the_run(tmp_path: Path) ->
 
 def test_a_straggler_among_the_first_is_waited_for(tmp_path: Path) -> None:
     def script(peer: scripted.Peer, request: scripted.Request) -> None:
-        scripted.answer(3, ttft_s=SLOW_S if request.index == 6 else 0.05)(peer, request)
+        scripted.answer(3, ttft_s=SLOW_S if request.index == 6 else 0.2)(peer, request)
 
     seen: list[Sequence[RequestRecord]] = []
     _, done = watched(Rule(4, lambda cohort: seen.append(cohort) or "enough"), tmp_path, script)  # type: ignore[func-returns-value]
