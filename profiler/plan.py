@@ -11,7 +11,7 @@ import json
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from profiler import catalog
@@ -35,6 +35,7 @@ class Cell:
     load: float
     qos: str | None
     sweep: SweepSpec
+    run: int = 0  # which one within an engine start; not part of the id
 
     @property
     def label(self) -> str:
@@ -42,8 +43,9 @@ class Cell:
 
     @property
     def prompt_seed(self) -> int:
-        """Differs by load point (a prefix cache must not know the prompts of an earlier cell), is the same for every backend."""
-        return int(digest([self.sweep.seed, self.workload.name, self.workload.version, self.load_kind, self.load]), 16) % 2**31
+        """Differs by load point and run (a prefix cache must not know the prompts of an earlier one), is the same for every backend."""
+        again = [self.run] if self.run else []
+        return int(digest([self.sweep.seed, self.workload.name, self.workload.version, self.load_kind, self.load, *again]), 16) % 2**31
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
                 for workload in workloads
                 for kind, load in _load_points(spec, workload)
             ]
+            cells = [replace(cell, run=run) for run in range(spec.runs_per_start) for cell in cells]
             starts.append(Start(backend, repeat, tuple(shuffle.sample(cells, len(cells)))))
     ids = sorted({cell.cell_id for start in starts for cell in start.cells})
     if not ids:
@@ -103,17 +106,25 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
 
 
 def make_cell(spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, kind: LoadKind, load: float, qos: str | None) -> Cell:
-    """One cell and its content hash. The QoS target is not part of it: judging anew needs no measuring."""
+    """One cell and its content hash. The QoS target is not part of it, unless it ends the run: judging anew needs no measuring."""
     content = {
         "model": spec.model,
         "backend": backend.model_dump(mode="json", exclude={"summary", "needs"}),
         "workload": workload.model_dump(mode="json", exclude={"summary", "source", "qos"}),
         "load": [kind, load],
-        "stop": spec.model_dump(mode="json", include={"requests", "window_min_s", "window_max_s", "warmup_s", "request_timeout_s"}),
+        "stop": _stop(spec, qos),
         "endpoint_kind": spec.endpoint_kind,
         "seed": spec.seed,
     }
     return Cell(digest(content), spec.model, backend, workload, kind, load, qos, spec)
+
+
+def _stop(spec: SweepSpec, qos: str | None) -> dict[str, Any]:
+    """What ends a run."""
+    always = {"requests", "window_min_s", "window_max_s", "warmup_s", "request_timeout_s"}
+    early = {"until": spec.until, "precision": spec.precision, "qos": qos if spec.until == "decided" else None}
+    # Only what was given: ids of cells with a fixed cohort stay what they are.
+    return spec.model_dump(mode="json", include=always) | {k: v for k, v in early.items() if v not in (None, "requests")}
 
 
 def digest(content: Any) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from profiler.errors import SpecError, did_you_mean
 
@@ -92,6 +92,18 @@ class WorkloadSpec(BaseModel):
     qos: str | None = None  # a sensible QoS target for this kind of work
 
 
+def _share(value: object) -> object:
+    """`"10%"` as 0.1. Raises ValueError for a share that is not between 0 and 1."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        try:
+            value = float(value.strip()[:-1]) / 100
+        except ValueError:
+            raise ValueError(f"{value!r} is not a share such as 10%") from None
+    if isinstance(value, (int, float)) and not 0 < value < 1:
+        raise ValueError("a share must be above 0% and below 100%")
+    return value
+
+
 class SweepSpec(BaseModel):
     """An ordered set of cells: what `profile sweep` measures."""
 
@@ -104,11 +116,15 @@ class SweepSpec(BaseModel):
     rates: Mapping[str, tuple[float, ...]] | tuple[float, ...] = ()  # requests/s, for all workloads or by workload name
     qos: Mapping[str, str] | str | None = None  # one target, or one by workload name; None takes the workload's own
     requests: int = Field(default=60, ge=1)  # finished requests each cell's cohort needs at least
+    # A cell ends at its `requests`, or, where one of these is given, once it has seen enough (docs/steady.md) or spent its window_max_s.
+    until: Literal["requests", "decided"] = "requests"  # decided: every constraint of the QoS target FITS, or one FAILS
+    precision: Annotated[float, BeforeValidator(_share)] | None = None  # "10%": p50 and p95 of TTFT and TPOT are known that well
     window_min_s: float = Field(default=5.0, gt=0)
     window_max_s: float = Field(default=180.0, gt=0)
     warmup_s: float = Field(default=3.0, ge=0)
     request_timeout_s: float = Field(default=120.0, gt=0)
     repeats: int = Field(default=1, ge=1)  # engine starts per backend, interleaved
+    runs_per_start: int = Field(default=1, ge=1)  # of each cell: how far runs of one start lie apart
     seed: int = 1
     tokenizer: str | None = None  # a folder; for endpoints whose model is not on this disk
     url: str | None = None  # an endpoint that already runs

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from profiler import __version__
-from profiler.analyse import qos, verdict
+from profiler.analyse import qos, steady, verdict
+from profiler.analyse.enough import arrivals_of, bounds_of
 from profiler.analyse.latency import summarise
 from profiler.analyse.validity import certify
 from profiler.plan import Cell, digest
 from profiler.records import LocalModel, Variant
+from profiler.run.cell import Measured
 from profiler.run.start import Outcome
 from profiler.spec import BackendSpec, SweepSpec
+from profiler.units import NS_PER_S
 
 
 @dataclass(frozen=True)
@@ -66,19 +69,79 @@ def assess(facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, m
         document["failure_detail"] = outcome.detail
         return document
     measured = outcome.measured
-    target = qos.parse(outcome.cell.qos) if outcome.cell.qos else None
-    run |= summarise(measured.requests, measured.drive, target)
-    quality = certify(measured.requests, measured.drive, run, pinned_output=outcome.cell.workload.pin_output)
-    run |= {"status": "done", "validity": quality.validity, "validity_reasons": list(quality.reasons)}
+    cell, arrivals, bounds = outcome.cell, arrivals_of(outcome.cell), bounds_of(outcome.cell)
+    target = qos.parse(cell.qos) if cell.qos else None
+    run |= summarise(measured.requests, measured.drive, target, bounds)
+    steadiness = steady.examine(measured.requests, measured.drive, cell.load_kind, cell.load, arrivals)
+    run |= _certificate(measured, steadiness)
+    quality = certify(
+        measured.requests,
+        measured.drive,
+        run,
+        pinned_output=cell.workload.pin_output,
+        steadiness=steadiness,
+        system=measured.system,
+        prefix_expected=_prefix_expected(measured),
+    )
+    run |= {"status": "done", "validity": quality.validity}
+    run |= {"validity_reasons": list(quality.reasons), "validity_advice": list(quality.advice)}
     run |= {"stop_reason": measured.drive.stop_reason, "started_at": measured.drive.started_at}
     document["quality"] = quality.to_dict()
     document["samples"] = list(measured.samples)
     document["provenance"]["prompts"] = {"sha256": measured.prompts.sha256, "cut_share": measured.prompts.cut_share}
     if target is not None:
-        judged = verdict.judge(target, measured.requests, outcome.cell.load_kind, outcome.cell.load, measured.drive, quality.validity)
+        judged = verdict.judge(
+            target, measured.requests, cell.load_kind, cell.load, measured.drive, quality.validity, arrivals=arrivals, bounds=bounds
+        )
         run |= {"qos_result": judged.result, "qos_reason": judged.reason}
         document["verdicts"] = [judged.to_dict()]
     return document
+
+
+def settle(outcome: Outcome) -> Outcome:
+    """The outcome with its window opened where the transient ended, if it ended late and enough of the cohort is left; else as it was."""
+    measured = outcome.measured
+    if measured is None:
+        return outcome
+    cell = outcome.cell
+    found = steady.examine(measured.requests, measured.drive, cell.load_kind, cell.load, arrivals_of(cell))
+    shorter = steady.cut(measured.requests, measured.drive, found)
+    if shorter is None:
+        return outcome
+    requests, drive = shorter
+    cut_s = (drive.window_open_ns - measured.drive.window_open_ns) / NS_PER_S
+    return replace(outcome, measured=replace(measured, requests=requests, drive=drive, cut_s=cut_s))
+
+
+def _certificate(measured: Measured, steadiness: steady.Steadiness) -> dict[str, Any]:
+    """The columns in which a run says how far it can be trusted."""
+    drive, system = measured.drive, measured.system
+    switches = drive.context_switches or (None, None)
+    return {
+        "stability": steadiness.stability,
+        "stability_reason": steadiness.reason or None,
+        "transient_end_s": steadiness.transient_end_s,
+        "window_cut_s": measured.cut_s,
+        "looks": measured.looks,
+        "read_delay_p50_s": drive.read_delay_p50_s,
+        "read_delay_p99_s": drive.read_delay_p99_s,
+        "client_switches_voluntary": switches[0],
+        "client_switches_involuntary": switches[1],
+        "engine_cpu_cores": system.engine_cpu_cores if system else None,
+        "other_cpu_cores": system.other_cpu_cores if system else None,
+        "steal_cpu_cores": system.steal_cpu_cores if system else None,
+        "throttled_s": system.throttled_s if system else None,
+        "clock_resolution_s": system.clock_resolution_s if system else None,
+        "prefix_hit_rate": measured.prefix_hit_rate,
+        "prefix_hit_reason": None if measured.prefix_hit_rate is not None else "the server has no prefix-cache counters",
+    }
+
+
+def _prefix_expected(measured: Measured) -> float | None:
+    """The hit rate that the workload itself makes; None where nobody knows."""
+    known = [getattr(measured, "prefix_bound", None), getattr(measured.prompts, "prefix_declared", None)]
+    declared = [share for share in known if share is not None]
+    return max(declared) if declared else 0.0 if measured.cell.workload.prompts.unique_prefix else None
 
 
 def failed(facts: SweepFacts, cell: Cell, repeat: int, reason: str, model: LocalModel | None) -> dict[str, Any]:
@@ -109,6 +172,8 @@ def _document(facts: SweepFacts, cell: Cell, repeat: int, model: LocalModel | No
             "load_kind": cell.load_kind,
             "load": cell.load,
             "qos": cell.qos,
+            "qos_result": None,
+            "qos_reason": None,
             "energy_j": None,
             "energy_scope": None,
             "energy_reason": "power is not sampled by this version",

@@ -10,16 +10,18 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from profiler.analyse.percentiles import ALPHA, order_statistic, quantile_bounds
+from profiler.analyse.bounds import EXACT, Bounds
+from profiler.analyse.percentiles import ALPHA, order_statistic
 from profiler.analyse.qos import QosTarget, answered
 from profiler.records import DriveResult, RequestRecord
-from profiler.store.schema import BOUNDS_METHOD
 from profiler.units import NS_PER_S
 
 PERCENTILES = (50, 90, 95, 99)
 
 
-def summarise(requests: Sequence[RequestRecord], drive: DriveResult, target: QosTarget | None = None) -> dict[str, Any]:
+def summarise(
+    requests: Sequence[RequestRecord], drive: DriveResult, target: QosTarget | None = None, bounds: Bounds = EXACT
+) -> dict[str, Any]:
     """The measured columns of `runs`. A percentile that falls among failed requests is +∞ and stored as None: n_errors says so."""
     cohort = [r for r in requests if r.in_window]
     good = [r for r in cohort if answered(r)]
@@ -32,12 +34,12 @@ def summarise(requests: Sequence[RequestRecord], drive: DriveResult, target: Qos
         "n_requests": len(good),
         "n_errors": len(cohort) - len(good),
         "n_tpot": len(cohort) - sum(1 for r in good if r.tpot_s is None),
-        "bounds_method": BOUNDS_METHOD,
+        "bounds_method": bounds.method,
         **_rates(requests, cohort, drive, window_s, target),
-        **_latency("ttft", cohort, lambda r: r.ttft_s),
-        **_latency("ttft_sched", cohort, lambda r: r.ttft_sched_s),
-        **_latency("tpot", cohort, lambda r: r.tpot_s, vacuous=True),
-        **_latency("e2e_sched", cohort, lambda r: r.e2e_sched_s),
+        **_latency("ttft", cohort, bounds, lambda r: r.ttft_s),
+        **_latency("ttft_sched", cohort, bounds, lambda r: r.ttft_sched_s),
+        **_latency("tpot", cohort, bounds, lambda r: r.tpot_s, vacuous=True),
+        **_latency("e2e_sched", cohort, bounds, lambda r: r.e2e_sched_s),
         **_send_lag(cohort),
         "client_cpu_share": drive.client_cpu_s / window_s if window_s > 0 else None,
         "tokens_per_read": _ratio(_total(r.arrival_tokens for r in cohort), sum(len(r.arrival_tokens) for r in cohort)),
@@ -87,21 +89,21 @@ def output_tokens_in(requests: Iterable[RequestRecord], open_ns: int, close_ns: 
 
 
 def _latency(
-    name: str, cohort: Sequence[RequestRecord], read: Callable[[RequestRecord], float | None], vacuous: bool = False
+    name: str, cohort: Sequence[RequestRecord], bounds: Bounds, read: Callable[[RequestRecord], float | None], vacuous: bool = False
 ) -> dict[str, float | None]:
     """Percentile columns of one metric. `vacuous`: an answered request without a value (a single token has no TPOT) is left out."""
-    values = sorted(value for r in cohort if (value := _value(r, read, vacuous)) is not None)
+    values = [value for r in cohort if (value := latency_of(r, read, vacuous)) is not None]
     columns: dict[str, float | None] = {}
     for percentile in PERCENTILES:
         p = percentile / 100
-        lo, hi = quantile_bounds(values, p, ALPHA / 2, ALPHA / 2)
+        lo, hi = bounds.quantile(values, p, ALPHA / 2, ALPHA / 2)
         columns[f"{name}_p{percentile}_s"] = finite(order_statistic(values, p))
         columns[f"{name}_p{percentile}_s_lo"] = finite(lo)
         columns[f"{name}_p{percentile}_s_hi"] = finite(hi)
     return columns
 
 
-def _value(request: RequestRecord, read: Callable[[RequestRecord], float | None], vacuous: bool) -> float | None:
+def latency_of(request: RequestRecord, read: Callable[[RequestRecord], float | None], vacuous: bool) -> float | None:
     """The latency of a member of the cohort: +inf when it failed or was never answered, or when it got no token at all."""
     value = read(request) if answered(request) else math.inf
     return math.inf if value is None and not vacuous else value

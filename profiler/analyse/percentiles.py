@@ -48,8 +48,11 @@ def quantile_bounds(values: Sequence[float], p: float, alpha_lo: float, alpha_hi
     return ordered[lo - 1] if lo else None, ordered[hi - 1] if hi else None
 
 
-def share_upper(misses: int, n: int, alpha: float = ALPHA) -> float:
-    """Clopper-Pearson upper bound of a share: above it, so few misses would be seen with probability at most alpha."""
+def share_upper(misses: float, n: float, alpha: float = ALPHA) -> float:
+    """Clopper-Pearson upper bound of a share: above it, so few misses would be seen with probability at most alpha.
+
+    `n` need not be whole: correlated requests count as fewer independent ones.
+    """
     if n == 0 or misses >= n:
         return 1.0
     from scipy.special import betaincinv
@@ -57,7 +60,7 @@ def share_upper(misses: int, n: int, alpha: float = ALPHA) -> float:
     return float(betaincinv(misses + 1, n - misses, 1 - alpha))
 
 
-def share_lower(misses: int, n: int, alpha: float = ALPHA) -> float:
+def share_lower(misses: float, n: float, alpha: float = ALPHA) -> float:
     """Clopper-Pearson lower bound of a share: below it, so many misses would be seen with probability at most alpha."""
     if n == 0 or misses <= 0:
         return 0.0

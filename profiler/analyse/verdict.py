@@ -9,20 +9,13 @@ part each). What n does not allow is UNDECIDED.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from profiler.analyse.backlog import Backlog, backlog
-from profiler.analyse.percentiles import (
-    ALPHA,
-    needed_for_fail,
-    needed_for_fit,
-    order_statistic,
-    quantile_bounds,
-    share_lower,
-    share_upper,
-)
+from profiler.analyse.backlog import Backlog, backlog, is_constant
+from profiler.analyse.bounds import EXACT, Bounds
+from profiler.analyse.percentiles import ALPHA, needed_for_fail, needed_for_fit, order_statistic
 from profiler.analyse.qos import METRICS, Constraint, QosTarget, answered
 from profiler.records import DriveResult, LoadKind, RequestRecord, Result, Validity
 from profiler.units import format_duration
@@ -39,8 +32,8 @@ class ConstraintVerdict:
     misses: int
     allowed_share: float
     miss_share: float | None
-    miss_lo: float  # at 1 - ALPHA / number of constraints: what a FAILS rests on
-    miss_hi: float  # at 1 - ALPHA: what a FITS rests on
+    miss_lo: float  # at 1 - ALPHA / number of constraints (and looks): what a FAILS rests on
+    miss_hi: float  # at 1 - ALPHA (/ looks): what a FITS rests on
     limit_s: float | None = None
     observed_s: float | None = None
     observed_lo_s: float | None = None
@@ -76,37 +69,59 @@ def judge(
     load: float,
     drive: DriveResult,
     validity: Validity = "valid",
+    arrivals: str = "poisson",
+    bounds: Bounds = EXACT,
 ) -> Verdict:
     """The verdict of one run (one engine start) on its cohort: the requests of `requests` with in_window.
 
-    An open-loop FITS also needs a backlog that does not grow. A suspect run proves no FITS, an invalid one proves nothing.
+    An open-loop FITS also needs a backlog that does not grow, where the load is constant (`arrivals` as in LoadPlan). A suspect run proves
+    no FITS, an invalid one proves nothing.
     """
     cohort = [request for request in requests if request.in_window]
-    constraints = tuple(_constraint(c, cohort, len(target.constraints)) for c in target.constraints)
-    queue = backlog(requests, drive) if load_kind == "rate" else None
+    constraints = constraint_verdicts(target, cohort, bounds)
+    queue = backlog(requests, drive, load) if load_kind == "rate" and is_constant(arrivals) else None
     result, reason = _overall(constraints, queue, validity)
     notes = ["conditional on one engine start: each start counts as one, and starts differ more than requests do"]
-    notes.append("requests of the run are taken as independent")
+    notes.append(
+        "requests are resampled in blocks, as they come in bursts" if bounds.blocks else "requests of the run are taken as independent"
+    )
+    if bounds.looks > 1:
+        notes.append(
+            f"the run might have ended at any of {bounds.looks} looks: each bound spends {bounds.level():.0%}, all of them {ALPHA:.0%}"
+        )
+    if queue is not None and not queue.grows and load > 0:
+        notes.append(
+            f"a backlog growing by up to {max(0.0, queue.growth_hi) / load:.0%} of the offered rate is not ruled out by this window"
+        )
+    if load_kind == "rate" and not is_constant(arrivals):
+        notes.append("the load changes by design: judged whole, not by a backlog")
     if load_kind == "concurrency":
         notes.append(f"holds for {_users(load)} in lockstep: a closed loop has no queue and cannot prove a fit at a Poisson rate")
-    return Verdict(result, reason, load_statement(load_kind, load), str(target), constraints, 1 - ALPHA, 1, tuple(notes), queue)
+    return Verdict(result, reason, load_statement(load_kind, load, arrivals), str(target), constraints, 1 - ALPHA, 1, tuple(notes), queue)
 
 
-def load_statement(load_kind: LoadKind, load: float) -> str:
+def constraint_verdicts(target: QosTarget, cohort: Sequence[RequestRecord], bounds: Bounds) -> tuple[ConstraintVerdict, ...]:
+    """Each constraint on its own, in the target's order."""
+    return tuple(_constraint(c, cohort, len(target.constraints), bounds) for c in target.constraints)
+
+
+def load_statement(load_kind: LoadKind, load: float, arrivals: str = "poisson") -> str:
     """`8 concurrent users, closed loop` or `2 requests/s, open loop (Poisson)`."""
-    return f"{load:g} concurrent users, closed loop" if load_kind == "concurrency" else f"{load:g} requests/s, open loop (Poisson)"
+    how = arrivals.replace("poisson", "Poisson")
+    return f"{load:g} concurrent users, closed loop" if load_kind == "concurrency" else f"{load:g} requests/s, open loop ({how})"
 
 
-def _constraint(constraint: Constraint, cohort: Sequence[RequestRecord], of: int) -> ConstraintVerdict:
+def _constraint(constraint: Constraint, cohort: Sequence[RequestRecord], of: int, bounds: Bounds) -> ConstraintVerdict:
     n, allowed = len(cohort), constraint.allowed_misses
-    misses = sum(1 for request in cohort if not constraint.met_by(request))
-    lower, upper = share_lower(misses, n, ALPHA / of), share_upper(misses, n)
+    missed = [not constraint.met_by(request) for request in cohort]
+    misses = sum(missed)
+    lower, upper = bounds.share(missed, ALPHA / of, ALPHA)
     result: Result = "UNDECIDED"
     if n and (upper < allowed if constraint.strict else upper <= allowed):
         result = "FITS"
     elif n and lower > allowed:
         result = "FAILS"
-    needed, decide = (None, "") if result != "UNDECIDED" else _what_decides(misses, n, allowed, of)
+    needed, decide = (None, "") if result != "UNDECIDED" else _what_decides(misses, n, allowed, of, bounds)
     return ConstraintVerdict(
         text=str(constraint),
         kind=constraint.kind,
@@ -119,11 +134,11 @@ def _constraint(constraint: Constraint, cohort: Sequence[RequestRecord], of: int
         miss_hi=upper,
         needed_n=needed,
         decide=decide,
-        **_observed(constraint, cohort, of),
+        **_observed(constraint, cohort, of, bounds),
     )
 
 
-def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int) -> dict[str, float | None]:
+def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int, bounds: Bounds) -> dict[str, float | None]:
     """The percentile that a limit is put on, with the bounds that match those of the shares."""
     if constraint.kind != "percentile":
         return {}
@@ -132,7 +147,7 @@ def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int) 
     values = [(read(r) if answered(r) else math.inf) for r in cohort]
     known = [math.inf if value is None else value for value in values if value is not None or not vacuous]
     observed = order_statistic(known, constraint.share)
-    lo, hi = quantile_bounds(known, constraint.share, ALPHA / of, ALPHA)
+    lo, hi = bounds.quantile(known, constraint.share, ALPHA / of, ALPHA)
     margin = 1 - observed / limit.limit_s if observed is not None and math.isfinite(observed) else None
     return {
         "limit_s": limit.limit_s,
@@ -143,10 +158,11 @@ def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int) 
     }
 
 
-def _what_decides(misses: int, n: int, allowed: float, of: int) -> tuple[int | None, str]:
+def _what_decides(misses: int, n: int, allowed: float, of: int, bounds: Bounds) -> tuple[int | None, str]:
     """How many requests in all, and in words, if misses go on at their present rate."""
     share = misses / n if n else 0.0
-    needed = needed_for_fit(allowed, share, n + 1) if share < allowed else needed_for_fail(allowed, share, n + 1, ALPHA / of)
+    alpha = bounds.level()
+    needed = needed_for_fit(allowed, share, n + 1, alpha) if share < allowed else needed_for_fail(allowed, share, n + 1, alpha / of)
     if needed is None:
         return None, f"{_percent(share)} of requests miss where {_percent(allowed)} may: too close to the limit for any affordable number"
     towards = "FITS" if share < allowed else "FAILS"
@@ -194,3 +210,56 @@ def _percent(share: float) -> str:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class RunsVerdict:
+    """`fits`, `fails` and `undecided` count starts."""
+
+    result: Result
+    reason: str
+    starts: int
+    runs: int
+    fits: int
+    fails: int
+    undecided: int
+
+
+def judge_runs(runs: Iterable[Mapping[str, Any]]) -> RunsVerdict:
+    """FITS only when each start FITS, FAILS only when each FAILS; anything else is UNDECIDED, and says why.
+
+    `runs` are rows of one cell (start_id, qos_result, status, validity). A start FITS when each of its runs does. Failed and invalid runs say
+    nothing and are left out; a start without another run is no start. No confidence is claimed beyond "n of n starts": with all of n fitting,
+    the share of starts that do not fit is below 1 - 0.05^(1/n) with 95 % confidence, 63 % for three, 45 % for five.
+    """
+    by_start: dict[str, list[str]] = {}
+    counted = 0
+    for run in runs:
+        if run["status"] == "done" and run["validity"] != "invalid" and run["qos_result"] is not None:
+            by_start.setdefault(str(run["start_id"]), []).append(str(run["qos_result"]))
+            counted += 1
+    results = [_start(found) for found in by_start.values()]
+    n, fits, fails = len(results), results.count("FITS"), results.count("FAILS")
+    undecided = n - fits - fails
+    result: Result = "UNDECIDED"
+    if n == 0:
+        reason = "no sound run"
+    elif fits == n or fails == n:
+        result = "FITS" if fits else "FAILS"
+        verb = ("fits" if fits else "fails") if n == 1 else ("fit" if fits else "fail")
+        reason = f"{n} of {n} engine starts {verb}; up to {_rarest(n):.0%} of starts may differ (95 % confidence)"
+    elif fits and fails:
+        reason = f"the starts disagree: {fits} of {n} fit, {fails} fail" + (f", {undecided} undecided" if undecided else "")
+    else:
+        decided = f"{fits} fit" if fits else f"{fails} fail" if fails else "none is decided"
+        reason = f"{undecided} of {n} starts undecided, {decided}" if fits or fails else f"{n} start{'s' if n > 1 else ''}, {decided}"
+    return RunsVerdict(result, reason, n, counted, fits, fails, undecided)
+
+
+def _start(results: list[str]) -> str:
+    return results[0] if len(set(results)) == 1 else "UNDECIDED"
+
+
+def _rarest(n: int) -> float:
+    """The share of starts of another kind that n alike do not rule out at 95 %."""
+    return float(1 - 0.05 ** (1 / n))

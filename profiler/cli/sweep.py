@@ -36,6 +36,8 @@ EXIT_QOS_NOT_MET = 3
 @click.option("--isl", type=int, help="Input tokens per request, with --osl instead of a workload.")
 @click.option("--osl", type=int, help="Output tokens per request.")
 @click.option("--requests", type=int, help="Finished requests each cell needs at least.")
+@click.option("--precision", metavar="SHARE", help="End a cell once p50 and p95 of TTFT and TPOT are known this well, e.g. 10%.")
+@click.option("--until", type=click.Choice(["requests", "decided"]), help="decided: end a cell once its QoS target is.")
 @click.option("--duration", metavar="TIME", help="Shortest window of a cell, e.g. 20s.")
 @click.option("--repeats", type=int, help="Engine starts per backend, interleaved.")
 @click.option("--seed", type=int, help="Seed of prompts, arrivals and the order of cells.")
@@ -123,7 +125,8 @@ def measure_backend(
     flags: dict[str, Any],
 ) -> None:
     """One engine start: prepare, skip what is measured, measure the rest, keep each cell as it ends."""
-    from profiler.analyse.assess import assess, environment_hash, failed
+    from profiler.analyse.assess import assess, environment_hash, failed, settle
+    from profiler.analyse.enough import rule_of
     from profiler.cli.engines import split_pip_args
     from profiler.cli.sweep_show import summary
     from profiler.engines import registry
@@ -152,9 +155,9 @@ def measure_backend(
         return drafts[cell.cell_id].folder
 
     watch = Watch(progress.working, progress.cell_started, progress.cell_progress)
-    with closing(measure_start(start, missing, engine, variant, model, tokenizer_json, work, new_folder, watch)) as outcomes:
+    with closing(measure_start(start, missing, engine, variant, model, tokenizer_json, work, new_folder, watch, rule_of)) as outcomes:
         try:
-            for outcome in outcomes:
+            for outcome in map(settle, outcomes):
                 run = assess(facts, outcome, start.repeat, environment, model)
                 drafts.pop(outcome.cell.cell_id).commit(run, outcome.measured.requests if outcome.measured else ())
                 progress.cell_done(outcome.cell, summary(run), failed=outcome.failure is not None)

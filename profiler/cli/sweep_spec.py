@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from profiler.spec import SweepSpec
 
 QUICKSTART = "quickstart"
-_PLAIN = ("model", "qos", "url", "endpoint_kind", "isl", "osl", "requests", "repeats", "seed")
+_PLAIN = ("model", "qos", "url", "endpoint_kind", "isl", "osl", "requests", "repeats", "seed", "until", "precision")
 
 
 def read_spec(spec_file: str | None, flags: Mapping[str, Any]) -> SweepSpec:

@@ -13,6 +13,8 @@ from profiler.records import DriveResult, Endpoint, LoadPlan, RequestRecord
 from profiler.run.bodies import PATHS, make_body
 from profiler.run.decode import RequestMeta, decode
 from profiler.run.drive import DriveProgress, drive
+from profiler.run.enough import Looks, Rule
+from profiler.run.system import Sampler, SystemUse
 from profiler.workload import arrivals
 from profiler.workload.prompts import PromptSet, build
 
@@ -34,6 +36,10 @@ class Measured:
     drive: DriveResult
     prompts: PromptSet
     samples: Sequence[dict[str, str]]  # {"prompt_tail", "answer"}
+    system: SystemUse | None = None
+    prefix_hit_rate: float | None = None  # by the server's counters, over the whole run
+    looks: int = 0  # at the cohort while it grew
+    cut_s: float = 0.0  # by how much the window was opened later than planned
 
 
 def measure(
@@ -43,11 +49,17 @@ def measure(
     max_context_tokens: int | None,
     folder: Path,
     on_progress: Callable[[DriveProgress], None] | None = None,
+    rule: Rule | None = None,
+    engine_pid: int | None = None,
 ) -> Measured:
     """Offer the cell's load to `endpoint` and decode what came back. `folder` keeps the client's spool.
 
+    `rule` lets the run end as soon as it has seen enough; without one the cohort is the sweep's. `engine_pid` is the server's, if ours.
     Raises LoadError when the client could not do its work, or when not one request of the cohort was answered.
     """
+    asked = cell
+    if rule is not None:
+        cell = replace(cell, sweep=cell.sweep.model_copy(update={"requests": rule.most}))
     spec = cell.sweep
     prompts = build(cell.workload, tokenizer_json, prompt_count(cell), cell.prompt_seed, max_context_tokens)
     tokenizer = _tokenizer(tokenizer_json)
@@ -66,15 +78,29 @@ def measure(
         RequestMeta(prompt.request_id, prompt.session_id, prompt.turn, len(prompt.token_ids), prompt.max_tokens)
         for prompt in prompts.prompts
     ]
-    result = drive(endpoint, PATHS[spec.endpoint_kind], bodies, load_plan(cell), folder, on_progress)
     count = (lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)) if tokenizer else None
+    looks = Looks(rule, folder, meta, count) if rule is not None else None
+    with Sampler(engine_pid) as sampler:
+        result = drive(endpoint, PATHS[spec.endpoint_kind], bodies, load_plan(cell), folder, on_progress, enough=looks)
+    if looks is not None:
+        looks.finish()
+        if result.stop_reason == "precise enough" and looks.reason:
+            result = replace(result, stop_reason=looks.reason)
     decoded = decode(folder, meta, count)
     requests = decoded.requests
     result = replace(result, read_delay_p50_s=decoded.read_delay_p50_s, read_delay_p99_s=decoded.read_delay_p99_s)
     if not any(r.in_window and r.error_kind is None for r in requests):
         errors = sorted({f"{r.error_kind}: {r.error}" for r in requests if r.error_kind and r.error_kind != "cancelled"})
         raise LoadError(f"no request of the window was answered ({result.stop_reason})", detail="\n".join(errors[:5]) or None)
-    return Measured(cell, requests, result, prompts, _samples(requests, prompts, tokenizer))
+    return Measured(
+        asked,
+        requests,
+        result,
+        prompts,
+        _samples(requests, prompts, tokenizer),
+        system=sampler.over(result.window_open_ns, result.window_close_ns),
+        looks=looks.taken if looks is not None else 0,
+    )
 
 
 def load_plan(cell: Cell) -> LoadPlan:

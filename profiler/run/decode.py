@@ -7,6 +7,7 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from operator import sub
 from pathlib import Path
 from typing import cast
@@ -74,6 +75,17 @@ def decode(folder: Path, meta: Sequence[RequestMeta], count_tokens: CountTokens 
         record = _record(raw, answer, meta[raw.body], in_window, raw.intended_ns < window[0], answer.text if keep_text else None)
         finished.append((seq, raw.body, record))
     return Decoded(_named(finished), *_delays_s(delays))
+
+
+def decode_so_far(folder: Path, meta: Sequence[RequestMeta], count_tokens: CountTokens | None, before: int) -> list[RequestRecord]:
+    """The cohort of a window that is still open, in the order of their intended times, up to the first request that has not ended.
+
+    `before` requests were intended before the window. Those behind the first unfinished one are left out although some have ended:
+    the quick ones of them come first, and a sample of quick ones would flatter.
+    """
+    raws = sorted((raw for _, raw in _requests(folder / spool.NAME, count_tokens, array("q"))), key=lambda raw: raw.intended_ns)
+    ended = takewhile(lambda raw: raw.done_ns is not None or raw.error is not None, raws[before:])
+    return [_record(raw, _answer(raw), meta[raw.body], True, False, None) for raw in ended]
 
 
 def _requests(path: Path, count_tokens: CountTokens | None, delays: array[int]) -> Iterator[tuple[int, _Raw]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from profiler.plan import Cell, Start
 from profiler.records import LocalModel, Variant
 from profiler.run.cell import Measured, measure
 from profiler.run.drive import DriveProgress
+from profiler.run.enough import Rule
+from profiler.run.system import prefix_hit_rate
 
 MAX_LOG_BYTES = 1 << 20  # of the engine's log, kept beside each run
 
@@ -53,8 +55,12 @@ def measure_start(
     work: Path,
     new_folder: Callable[[Cell], Path],
     watch: Watch,
+    rule_of: Callable[[Cell], Rule | None] = lambda _: None,
 ) -> Generator[Outcome, None, None]:
-    """Measure `cells` on one start of `engine` (two, if it dies once). `new_folder` gives each cell its folder."""
+    """Measure `cells` on one start of `engine` (two, if it dies once). `new_folder` gives each cell its folder.
+
+    `rule_of` says by which rule a cell may end before its cohort is complete.
+    """
     left = list(cells)
     failure: ProfilerError | None = None
     for attempt in range(2):
@@ -66,7 +72,8 @@ def measure_start(
             with engine.start(variant, start.backend, log, watch.note) as running:
                 failure = None
                 while left and running.alive():
-                    yield _one(left.pop(0), running, variant, model, tokenizer_json, log, new_folder, watch)
+                    cell = left.pop(0)
+                    yield _one(cell, running, variant, model, tokenizer_json, log, new_folder, watch, rule_of(cell))
         except ProfilerError as error:
             failure = error
             if attempt == 0 and len(left) == len(cells):
@@ -85,12 +92,18 @@ def _one(
     log: Path,
     new_folder: Callable[[Cell], Path],
     watch: Watch,
+    rule: Rule | None,
 ) -> Outcome:
     watch.cell_started(cell)
     folder = new_folder(cell)
     try:
         max_context = model.max_context_tokens if model else None
-        measured = measure(cell, running.endpoint, tokenizer_json, max_context, folder, lambda p: watch.progress(cell, p))
+        before = running.metrics()
+        measured = measure(
+            cell, running.endpoint, tokenizer_json, max_context, folder, lambda p: watch.progress(cell, p), rule, engine_pid=running.pid
+        )
+        if running.alive():
+            measured = replace(measured, prefix_hit_rate=prefix_hit_rate(before, running.metrics()))
         return Outcome(cell, folder, _facts(running, variant), measured)
     except ProfilerError as error:
         died = "" if running.alive() else f"{cell.backend.name} died: "

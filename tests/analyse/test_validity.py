@@ -1,21 +1,44 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from profiler.analyse.latency import summarise
+from profiler.analyse.steady import Steadiness
 from profiler.analyse.validity import Quality, certify
 from profiler.records import DriveResult, RequestRecord
+from profiler.run.system import SystemUse
 
 MakeRecord = Callable[..., RequestRecord]
 MakeDrive = Callable[..., DriveResult]
 
 
 def certified(requests: list[RequestRecord], drive: DriveResult, **options: Any) -> Quality:
-    return certify(requests, drive, summarise(requests, drive), **options)
+    columns = options.pop("columns", {})
+    return certify(requests, drive, summarise(requests, drive) | columns, **options)
+
+
+def use(**changes: Any) -> SystemUse:
+    """A machine of two cores on which nothing but the run happens."""
+    values: dict[str, Any] = {
+        "engine_cpu_cores": 1.8,
+        "ours_cpu_cores": 0.05,
+        "other_cpu_cores": 0.01,
+        "steal_cpu_cores": 0.0,
+        "cores": 2,
+        "throttled_s": 0.0,
+        "clock_resolution_s": 1e-7,
+        "clock_source": "tsc",
+        "sampler_cpu_cores": 0.001,
+        "samples": 5,
+        "reasons": {},
+    }
+    return SystemUse(**values | changes)
 
 
 @pytest.fixture
@@ -74,3 +97,58 @@ def test_output_length(make_record: MakeRecord, make_drive: MakeDrive) -> None:
     short = [make_record(i, asked_output_tokens=8) for i in range(60)]
     assert "4.0 output tokens per request came, 8.0 were asked for" in certified(short, make_drive()).reasons[0]
     assert certified(short, make_drive(), pinned_output=False).validity == "valid"
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "reason"),
+    [
+        ("other-load", {"system": use(other_cpu_cores=0.3)}, "other programs used 0.30 of 2 cores (at most 0.10)"),
+        ("stolen-cpu", {"system": use(steal_cpu_cores=0.3)}, "the hypervisor took 0.30 of 2 cores away"),
+        ("throttled", {"system": use(throttled_s=0.05)}, "a CPU quota held processes up for 0.05 s of 1.0 s"),
+        ("coarse-clock", {"system": use(clock_resolution_s=0.004, clock_source="jiffies")}, "steps of 4 ms (jiffies)"),
+        ("late-reads", {"drive": {"read_delay_p99_s": 0.03}}, "p99 30.0 ms after arrival, where a token comes every 20.0 ms"),
+        ("prefix-hits", {"columns": {"prefix_hit_rate": 0.3}, "prefix_expected": 0.2}, "the prefix cache knew 30% of the input"),
+        ("unsteady", {"steadiness": Steadiness("unsteady", "never became steady: it went")}, "never became steady: it went"),
+        ("busy-client", {"drive": {"client_cpu_s": 1.7, "client_processes": 2}}, "for each of its 2 processes"),
+        ("closed-early", {"drive": {"stop_reason": "no request was answered"}}, "no request was answered"),
+    ],
+)
+def test_what_the_machine_and_the_server_say(
+    sound: list[RequestRecord], make_drive: MakeDrive, code: str, options: dict[str, Any], reason: str
+) -> None:
+    quality = certified(sound, make_drive(**options.pop("drive", {})), **options)
+    (finding,) = quality.findings
+    assert (quality.validity, finding.code) == ("suspect", code) and reason in finding.reason
+    assert quality.advice == (finding.advice,) and finding.advice
+    json.dumps(quality.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"system": use()},
+        {"system": use(other_cpu_cores=None, engine_cpu_cores=None, throttled_s=None, reasons={"other_cpu_cores": "not ours"})},
+        {"columns": {"prefix_hit_rate": 0.3}, "prefix_expected": None},
+        {"columns": {"prefix_hit_rate": 0.24}, "prefix_expected": 0.2},
+        {"columns": {"prefix_hit_rate": None}, "prefix_expected": 0.0},
+        {"steadiness": Steadiness("unstable", "the backlog grows")},  # a sound measurement of an overload
+        {"steadiness": Steadiness("not judged", "a trace")},
+    ],
+)
+def test_what_is_no_finding(sound: list[RequestRecord], make_drive: MakeDrive, options: dict[str, Any]) -> None:
+    assert certified(sound, make_drive(), **options).validity == "valid"
+
+
+def test_invalid_findings_come_first_and_decide(sound: list[RequestRecord], make_drive: MakeDrive) -> None:
+    quality = certified(sound, make_drive(repeated_prompts=2, clock_step_s=1.0), system=use(other_cpu_cores=1.0))
+    assert quality.validity == "invalid"
+    assert [finding.severity for finding in quality.findings] == ["invalid", "suspect", "suspect"]
+    assert len(quality.advice) == len(quality.reasons) == 3
+
+
+def test_every_finding_is_documented() -> None:
+    root = Path(__file__).resolve().parents[2]
+    source = (root / "profiler" / "analyse" / "validity.py").read_text()
+    codes = set(re.findall(r'Finding\("([a-z-]+)"', source))
+    table = (root / "docs" / "validity.md").read_text()
+    assert len(codes) >= 16 and codes == set(re.findall(r"^\| `([a-z-]+)` \|", table, re.M))
