@@ -1,7 +1,8 @@
 """When has a run seen enough? A fixed number of looks at the cohort so far, at sizes that double, and what the caller's rule says of it.
 
-A look decodes the first n requests of the cohort once all of them have ended; it takes a thread of the parent at nice +10, so that neither
-the engine nor the client feels it. What is decided, and at which level, is the caller's: every look spends an equal share of the error
+A look decodes the first n requests of the cohort once all of them have ended, in a thread of the parent at nice +10. Where the kernel
+groups sessions (sched_autogroup) that weighs only within the parent's own, so a look must be cheap as well: about 10 µs of one core for
+each token, and looks double, so that all of them together decode a run less than twice. What is decided, and at which level, is the caller's: every look spends an equal share of the error
 (profiler.analyse.bounds), and the run's own end is the last of the LOOKS.
 """
 

@@ -67,7 +67,8 @@ def test_sweep_measures_keeps_and_answers(spec: Path, tmp_path: Path) -> None:
     assert sorted((r["load_kind"], r["load"]) for r in kept) == [("concurrency", 1), ("concurrency", 2), ("rate", 40)]
     assert all(r["status"] == "done" and r["n_requests"] >= 20 for r in kept), kept
     assert len({r["start_id"] for r in kept}) == 1
-    assert "FITS" in done.stdout
+    # Beside other load a run is suspect and proves no FITS: this machine may be busy.
+    assert "FITS" in done.stdout or all("other programs used" in "".join(r["validity_reasons"]) for r in kept)  # type: ignore[arg-type]
     assert (tmp_path / "results" / "report.html").stat().st_size > 100_000
 
 
