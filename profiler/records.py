@@ -78,6 +78,10 @@ class LoadPlan:
     The window opens when `warmup_s` has passed and `warmup_requests` are done (closed loop) or at `warmup_s` (open loop). It closes
     when it is `window_min_s` long and `cohort_min` requests were sent in it, and at `window_max_s` in any case. Load goes on after
     it closed until every request of the cohort is done or past `request_timeout_s`.
+
+    `parents[i]` are the requests that must be answered before request i is due, `delays_ns[i]` after the last of them ended; () makes a
+    root, and no `parents` at all makes all of them roots. Only roots take from `offsets_ns` (the k-th root the k-th time). A slot takes
+    its next root when everything that waits for its last one has ended. What waits for a failed request is abandoned: never sent.
     """
 
     kind: LoadKind
@@ -90,6 +94,14 @@ class LoadPlan:
     request_timeout_s: float
     offsets_ns: tuple[int, ...] = ()
     think_s: float = 0.0
+    parents: tuple[tuple[int, ...], ...] = ()
+    delays_ns: tuple[int, ...] = ()
+    arrivals: str = "closed"  # how the load arrives, in words: "closed", "poisson", "trace NAME x0.1", ...
+
+    @property
+    def cell_timeout_s(self) -> float:
+        """Bound on a whole cell: a warm-up that hangs, the longest window, and a drain in which every request times out."""
+        return self.warmup_s + self.window_max_s + 2 * self.request_timeout_s
 
 
 @dataclass(frozen=True)
@@ -135,10 +147,15 @@ class DriveResult:
     window_close_ns: int
     ended_ns: int
     started_at: str  # UTC, ISO 8601
-    stop_reason: str  # "cohort complete", "window budget spent", "interrupted", "server gone", "requests ran out"
-    client_cpu_s: float  # user + system of the client process in the window
+    stop_reason: (
+        str  # "cohort complete", "window budget spent", "precise enough", or what broke it off: "server gone", ... (docs/faults.md)
+    )
+    client_cpu_s: float  # user + system of the client's processes in the window
     stamps: str  # "kernel" (SO_TIMESTAMPNS) or "user" (after read)
     read_delay_p50_s: float | None  # kernel stamp to our read; None without kernel stamps
     read_delay_p99_s: float | None
     clock_step_s: float  # how far wall clock moved against monotonic during the run; a step makes the run invalid
     repeated_prompts: int  # prompts sent more than once because the prepared ones ran out
+    abandoned: int = 0  # requests never sent because one they waited for failed
+    client_processes: int = 1
+    context_switches: tuple[int, int] | None = None  # voluntary and involuntary of the client's processes in the window

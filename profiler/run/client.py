@@ -1,8 +1,15 @@
 """The load client: `python -m profiler.run.client FOLDER`, a process of its own with the standard library and nothing else in it.
 
-The folder holds job.json (endpoint and plan) and bodies.bin; standard input brings the headers (they may hold a key, so they are never
-on disk) and stays open as a lifeline: when the parent dies, it closes and the client stops. Progress goes to standard output as JSON
-lines, about twice a second. It leaves spool.bin and result.json.
+The folder holds job.json (endpoint, plan, and this client's part in it) and bodies.bin. Standard input brings the headers (they may hold
+a key, so they are never on disk), then the parent's commands, one a line:
+
+    close               what was measured is precise enough: close the window as soon as it has its least length
+    open NS             several clients share a window: it opens at CLOCK_MONOTONIC NS
+    close NS REASON     ... and closes at NS
+    stop REASON         end now
+
+It stays open as a lifeline: when the parent dies, it closes and the client stops. Progress goes to standard output as JSON lines, about
+twice a second. It leaves spool.bin and result.json.
 """
 
 from __future__ import annotations
@@ -22,7 +29,7 @@ from typing import Any
 from profiler.records import Endpoint, LoadPlan
 from profiler.run import spool
 from profiler.run.clocks import clock_step_s
-from profiler.run.loop import Loop
+from profiler.run.loop import Loop, Usage
 
 PROGRESS_NS = 500_000_000
 LENGTH = struct.Struct("<I")
@@ -32,22 +39,38 @@ def main() -> None:
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     headers = json.loads(_first_line(0))
-    plan = LoadPlan(**{**job["plan"], "offsets_ns": tuple(job["plan"]["offsets_ns"])})
+    if job["cpus"]:
+        os.sched_setaffinity(0, job["cpus"])
     endpoint = Endpoint(**job["endpoint"])
-    requests = [http_request(endpoint, job["path"], body, headers) for body in read_bodies(folder / "bodies.bin")]
+    requests = [http_request(endpoint, job["path"], body, headers) for body in read_bodies(folder.joinpath(job["bodies"]))]
     family, address = _resolve(endpoint)
+    plan = read_plan(job["plan"])
     writer = spool.Writer(folder / spool.NAME)
-    loop = Loop(endpoint, address, family, requests, plan, writer, 0, Reporter().tick)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: setattr(loop, "stop_reason", "interrupted"))
-    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    led = job["share"][1] > 1
     # Everything made so far lives until the end: the collector need not look at it, and a collection must not delay a stamp.
     gc.collect()
     gc.freeze()
     gc.disable()
+    started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    loop = Loop(
+        endpoint,
+        address,
+        family,
+        requests,
+        plan,
+        writer,
+        (0, Commands()),
+        Reporter(0 if led else PROGRESS_NS).tick,
+        share=tuple(job["share"]),
+        led=led,
+        start_ns=_common_start() if led else None,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(loop, "stop_reason", "interrupted"))
     window = loop.run()
     gc.enable()
     open_ns = window.open_ns if window.open_ns is not None else loop.ended_ns
+    before, after = loop.usage_open or Usage.now(), loop.usage_close or Usage.now()
     result = {
         "started_ns": loop.started_ns,
         "window_open_ns": min(open_ns, loop.ended_ns),
@@ -55,26 +78,52 @@ def main() -> None:
         "ended_ns": loop.ended_ns,
         "started_at": started_at,
         "stop_reason": loop.stop_reason,
-        "client_cpu_s": (loop.cpu_close_s or time.process_time()) - (loop.cpu_open_s or 0.0),
+        "client_cpu_s": after.cpu_s - before.cpu_s,
+        "context_switches": [after.voluntary - before.voluntary, after.involuntary - before.involuntary],
         "stamps": "kernel" if loop.kernel_stamps else "user",
         "clock_step_s": clock_step_s(loop.clock_samples),
         "clock_samples": loop.clock_samples,
-        "repeated_prompts": loop.repeated,
+        "repeated_prompts": loop.schedule.repeated,
+        "abandoned": loop.schedule.abandoned,
     }
     (folder / "result.json.new").write_text(json.dumps(result), encoding="utf-8")
     (folder / "result.json.new").rename(folder / "result.json")
 
 
+class Commands:
+    """What the parent says on standard input, applied to the loop."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def __call__(self, loop: Loop) -> None:
+        data = os.read(0, 4096)
+        if not data:
+            loop.stop_reason = loop.stop_reason or "parent gone"
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            word, *rest = line.decode().split(" ", 2)
+            if word == "close" and not rest:
+                loop.window.ask_to_close()
+            elif word == "close":
+                loop.window.close_at(int(rest[0]), rest[1])
+            elif word == "open":
+                loop.window.open_at(int(rest[0]))
+            elif word == "stop":
+                loop.stop_reason = loop.stop_reason or " ".join(rest)
+
+
 class Reporter:
     """Progress lines; a reader that is slow or gone never holds the loop up."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_ns: int) -> None:
+        self._every_ns = every_ns
         self._last = 0
         os.set_blocking(1, False)
 
     def tick(self, loop: Loop) -> None:
         now = time.monotonic_ns()
-        if now - self._last < PROGRESS_NS:
+        if now - self._last < self._every_ns:
             return
         self._last = now
         window = loop.window
@@ -92,6 +141,12 @@ class Reporter:
             os.write(1, json.dumps(line).encode() + b"\n")
         except OSError:
             pass
+
+
+def read_plan(raw: dict[str, Any]) -> LoadPlan:
+    """A LoadPlan from its JSON."""
+    exact = {name: tuple(raw[name]) for name in ("offsets_ns", "delays_ns")}
+    return LoadPlan(**{**raw, **exact, "parents": tuple(map(tuple, raw["parents"]))})
 
 
 def http_request(endpoint: Endpoint, path: str, body: bytes, headers: dict[str, str]) -> bytes:
@@ -131,6 +186,12 @@ def _resolve(endpoint: Endpoint) -> tuple[int, tuple[object, ...]]:
             if probe.connect_ex(address) == 0:
                 return family, address
     return found[0][0], found[0][4]
+
+
+def _common_start() -> int:
+    """Say that this client is ready; wait for the time at which all of them start."""
+    os.write(1, b"{}\n")
+    return int(_first_line(0))
 
 
 def _first_line(fd: int) -> bytes:

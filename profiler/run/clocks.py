@@ -18,6 +18,8 @@ SO_TIMESTAMPNS = 35  # Linux asm-generic/socket.h; Python's socket module does n
 STAMP = struct.Struct("@qq")  # struct timespec of the control message
 STAMP_SPACE = socket.CMSG_SPACE(STAMP.size)
 
+PORTABLE = "SLM_PROFILER_PORTABLE"  # set to 1: work as on machines without timerfd and receive stamps
+
 # adjtime may slew the wall clock by this much; more between two samples is a step (kernel: MAXFREQ, 500 ppm).
 _MAX_SLEW = 500e-6
 
@@ -43,14 +45,19 @@ def clock_step_s(samples: list[tuple[int, int]]) -> float:
 
 
 def enable_kernel_stamps(sock: socket.socket) -> bool:
-    """Ask the kernel to stamp what arrives. False where it does not."""
-    if not sys.platform.startswith("linux"):
+    """Ask the kernel to stamp what arrives. False where it does not, or where the portable way is wished for."""
+    if portable():
         return False
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
     except OSError:
         return False
     return True
+
+
+def portable() -> bool:
+    """Whether to do without Linux's timerfd and receive stamps: by wish, or because there are none."""
+    return os.environ.get(PORTABLE) == "1" or not sys.platform.startswith("linux")
 
 
 class Timer:
@@ -73,10 +80,3 @@ class Timer:
         at_ns = max(at_ns, 1)  # zero would disarm it
         self._spec[2], self._spec[3] = divmod(at_ns, 1_000_000_000)
         self._libc.timerfd_settime(self.fd, self._ABSOLUTE, self._spec, None)
-
-    def clear(self) -> None:
-        """Take the expiry away, so that the descriptor is not readable any more."""
-        try:
-            os.read(self.fd, 8)
-        except BlockingIOError:
-            pass

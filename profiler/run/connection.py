@@ -9,8 +9,10 @@ import errno
 import socket
 import ssl
 import time
+from email.utils import parsedate_to_datetime
 
 from profiler.run.clocks import SO_TIMESTAMPNS, STAMP, STAMP_SPACE, enable_kernel_stamps
+from profiler.units import NS_PER_S
 
 READ_BYTES = 1 << 14
 _CHUNKED_END = b"0\r\n\r\n"
@@ -31,32 +33,33 @@ class Framing:
     do not occur inside; the decoder parses every chunk afterwards and would show a wrong guess as a bad stream.
     """
 
-    __slots__ = ("_head", "_left", "_tail", "close", "complete", "started")
+    __slots__ = ("_head", "_last", "_left", "close", "retry_after_s", "started", "status", "until_eof")
 
     def __init__(self) -> None:
         self.started = False  # a byte of the answer has come
-        self.complete = False
         self.close = False  # the server will close the connection after this answer
+        self.until_eof = False  # and only that ends the answer
+        self.status = 0
+        self.retry_after_s: float | None = None
         self._head: bytes | None = b""
         self._left: int | None = None  # content-length bytes to come; None: chunked, or until the end
-        self._tail = b""
+        self._last = b""  # the previous read of a chunked body, or the end of it
 
     def feed(self, data: bytes) -> bool:
         """True when the answer is complete."""
-        self.started = True
         if self._head is not None:
+            self.started = True
             body = self._header(data)
             if body is None:
                 return False
             data = body
         if self._left is not None:
             self._left -= len(data)
-            self.complete = self._left <= 0
-        else:
-            tail = data[-7:] if len(data) >= 7 else (self._tail + data)[-7:]
-            self._tail = tail
-            self.complete = tail.endswith(_CHUNKED_END) and (len(tail) < 7 or tail.startswith(b"\r\n"))
-        return self.complete
+            return self._left <= 0
+        if len(data) < 7:
+            data = self._last[-7:] + data  # the end may be cut anywhere
+        self._last = data
+        return data.endswith(_CHUNKED_END) and data[-7:-5] == b"\r\n" and not self.until_eof
 
     def _header(self, data: bytes) -> bytes | None:
         """The part of `data` after the header, None while the header is incomplete."""
@@ -67,20 +70,37 @@ class Framing:
             self._head = head
             return None
         self._head = None
-        lines = head[:end].lower().split(b"\r\n")
-        for line in lines[1:]:
+        chunked = False
+        first, *lines = head[:end].lower().split(b"\r\n")
+        parts = first.split()
+        self.status = int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0
+        self.close = first.startswith(b"http/1.0")
+        for line in lines:
             name, _, value = line.partition(b":")
+            value = value.strip()
             if name == b"content-length":
-                self._left = int(value) if value.strip().isdigit() else 0
-            elif name == b"connection" and value.strip() == b"close":
-                self.close = True
-            elif name == b"transfer-encoding" and b"chunked" in value:
-                self._left = None
-                self._tail = b"\r\n"
-                return head[end + 4 :]
-        if self._left is None:
-            self.close = True  # neither length nor chunks: the end of the connection is the end of the answer
+                self._left = int(value) if value.isdigit() else 0
+            elif name == b"connection":
+                self.close = value == b"close" or (self.close and value != b"keep-alive")
+            elif name == b"transfer-encoding":
+                chunked = b"chunked" in value
+            elif name == b"retry-after":
+                self.retry_after_s = _retry_after_s(value)
+        if chunked:
+            self._left, self._last = None, b"\r\n"
+        elif self._left is None:
+            self.close = self.until_eof = True
         return head[end + 4 :]
+
+
+def _retry_after_s(value: bytes) -> float | None:
+    """Seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3). None when it is neither."""
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 class Connection:
@@ -95,6 +115,7 @@ class Connection:
         "connected",
         "framing",
         "kernel_stamps",
+        "send_error",
         "sent",
         "seq",
         "sock",
@@ -102,7 +123,10 @@ class Connection:
     )
 
     def __init__(self, address: tuple[object, ...], family: int, tls: ssl.SSLContext | None, host: str) -> None:
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            self.sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError as error:  # no descriptors left
+            raise ConnectionLost("connect", error.strerror or str(error)) from error
         self.sock.setblocking(False)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.kernel_stamps = enable_kernel_stamps(self.sock)
@@ -111,6 +135,7 @@ class Connection:
         self.used = False  # has carried an answer before
         self.connected = False
         self.sent = False  # has been given a request
+        self.send_error: str | None = None  # the server took no more of a request; it may have said why
         self._unsent = b""
         self._secure = False
         self._tls: ssl.SSLObject | None = None
@@ -135,7 +160,7 @@ class Connection:
             self._handshake()
 
     def send(self, seq: int, data: bytes) -> int:
-        """Start a request; returns the monotonic ns at which its first byte was given to the kernel. Raises ConnectionLost."""
+        """Start a request; returns the monotonic ns at which its first byte was given to the kernel."""
         self.seq = seq
         self.sent = True
         self.framing = Framing()
@@ -148,14 +173,17 @@ class Connection:
         return now
 
     def flush(self) -> bool:
-        """Send what is left; True when nothing is. Raises ConnectionLost."""
+        """Send what is left; True when nothing is."""
         if self._unsent:
             try:
                 sent = self.sock.send(self._unsent)
             except BlockingIOError:
                 return False
             except OSError as error:
-                raise ConnectionLost("send", error.strerror or str(error)) from error
+                # Not the end yet: a server that refuses a body half-way (413, 503) has answered before it closed.
+                self.send_error = error.strerror or str(error)
+                self._unsent = b""
+                return True
             self._unsent = self._unsent[sent:]
         return not self._unsent
 
@@ -163,6 +191,11 @@ class Connection:
     def ready(self) -> bool:
         """Can carry a request now."""
         return self.connected and (self._tls is None or self._secure)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the next request may use it, after a complete answer."""
+        return not (self.framing.close or self._unsent or self.send_error)
 
     def read(self) -> tuple[bytes, int, bool] | None:
         """(bytes, kernel stamp in CLOCK_REALTIME ns or 0, whether the server closed) of one read; None when there is nothing.
@@ -179,7 +212,7 @@ class Connection:
         for level, kind, value in control:
             if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
                 seconds, nanoseconds = STAMP.unpack(value[: STAMP.size])
-                stamp = seconds * 1_000_000_000 + nanoseconds
+                stamp = seconds * NS_PER_S + nanoseconds
         if self._tls is None or not data:
             return data, stamp, not data
         return self._decrypt(data), stamp, False

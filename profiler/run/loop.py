@@ -1,34 +1,31 @@
-"""The hot path: send when it is time, stamp what arrives, keep the bytes. One epoll loop, one thread, nothing decoded.
+"""The hot path: send when it is time, stamp what arrives, keep the bytes. One poll loop, one thread, nothing decoded.
 
 Standard library only. Two loads: a closed loop (each slot sends its next request when its answer ended) and an open loop (request i is
-sent at its scheduled time whatever the server does).
+sent at its scheduled time whatever the server does). docs/faults.md says what each fault does to the load.
 """
 
 from __future__ import annotations
 
-import heapq
-import os
-import select
+import resource
 import ssl
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from profiler.records import Endpoint, LoadPlan
-from profiler.run import spool
-from profiler.run.clocks import Timer, clock_offset_ns
+from profiler.run import poller, spool
+from profiler.run.clocks import clock_offset_ns
 from profiler.run.connection import Connection, ConnectionLost
-from profiler.run.window import Window
+from profiler.run.poller import READ, WRITE
+from profiler.run.schedule import NEVER, Chain, Schedule
+from profiler.run.window import BUDGET_SPENT, Window
 from profiler.units import NS_PER_S
 
 TICK_NS = 100_000_000  # time-outs, progress and clock samples; everything else is event-driven
-BACKOFF_NS = 100_000_000  # before a slot tries again after a failed connection
+BACKOFF_NS = 100_000_000  # before a slot tries again after a failure
 GONE_AFTER = 20  # failed connections in a row, with nothing in flight: the server is gone
 HOPELESS_AFTER = 50  # ended requests without one answer: nothing is to be measured here
-
-IN = select.EPOLLIN | select.EPOLLRDHUP
-IN_OUT = IN | select.EPOLLOUT
+BUSY = (429, 503)  # the statuses whose Retry-After a slot obeys
 
 
 @dataclass(slots=True)
@@ -38,11 +35,31 @@ class Flight:
     body: int  # index of its request bytes
     intended_ns: int
     deadline_ns: int
+    chain: Chain | None
+    connection: Connection | None = None
     tried_again: bool = False
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What the process has used so far."""
+
+    cpu_s: float
+    voluntary: int  # context switches
+    involuntary: int
+
+    @classmethod
+    def now(cls) -> Usage:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return cls(time.process_time(), used.ru_nvcsw, used.ru_nivcsw)
+
+
 class Loop:
-    """Offers one load. `requests` are complete HTTP requests; they are used in order, and again from the start when they run out."""
+    """Offers one load. `requests` are complete HTTP requests; they are used in order, and again from the start when they run out.
+
+    `command` is a descriptor and what to call when it is readable: the parent's word. `share` and `led` are for several clients that
+    offer one load together (see Schedule and Window); `start_ns` is then their common start.
+    """
 
     def __init__(
         self,
@@ -52,31 +69,37 @@ class Loop:
         requests: Sequence[bytes],
         plan: LoadPlan,
         writer: spool.Writer,
-        lifeline: int | None,
+        command: tuple[int, Callable[[Loop], None]] | None,
         on_tick: Callable[[Loop], None],
+        *,
+        share: tuple[int, int] = (0, 1),
+        led: bool = False,
+        start_ns: int | None = None,
     ) -> None:
         self.plan = plan
         self.errors = 0
         self.ended = 0
         self.answered = 0
-        self.repeated = 0
         self.kernel_stamps = True
         self.stop_reason: str | None = None
         self.clock_samples: list[tuple[int, int]] = []
-        self.cpu_open_s: float | None = None
-        self.cpu_close_s: float | None = None
+        self.usage_open: Usage | None = None
+        self.usage_close: Usage | None = None
+        self.started_ns = start_ns if start_ns is not None else time.monotonic_ns()
+        self.window = Window(plan, self.started_ns, led)
+        self.schedule = Schedule(plan, len(requests), self.started_ns, share)
         self._endpoint, self._address, self._family = endpoint, address, family
         self._tls = ssl.create_default_context() if endpoint.tls else None
         self._requests = requests
         self._spool = writer
-        self._lifeline = lifeline
+        self._command = command
         self._on_tick = on_tick
-        self._epoll = select.epoll()
-        self._timer = Timer()
+        self._poller = poller.make()
         self._by_fd: dict[int, Connection] = {}
         self._idle: list[Connection] = []
-        self._in_flight: dict[int, Flight] = {}
-        self._due: list[int] | deque[int] = []  # intended times: a heap (closed loop) or the schedule (open loop)
+        self._in_flight: dict[int, Flight] = {}  # in the order of their deadlines
+        self._timeout_ns = int(plan.request_timeout_s * NS_PER_S)
+        self._last_ns = self.started_ns + int(plan.cell_timeout_s * NS_PER_S) + 2 * TICK_NS
         self._seq = 0
         self._lost_in_row = 0
 
@@ -86,55 +109,47 @@ class Loop:
 
     def run(self) -> Window:
         """Until the cohort is complete, the server is gone, or `stop_reason` is set from outside. Returns the window."""
-        self._epoll.register(self._timer.fd, select.EPOLLIN)
-        if self._lifeline is not None:
-            self._epoll.register(self._lifeline, select.EPOLLIN | select.EPOLLHUP)
-        start = time.monotonic_ns()
-        self.started_ns = start
-        self.window = window = Window(self.plan, start)
-        if self.plan.kind == "concurrency":
-            self._due = [start] * int(self.plan.load)
-        else:
-            self._due = deque(start + offset for offset in self.plan.offsets_ns)
-        next_tick = start
-        while self.stop_reason is None:
-            now = time.monotonic_ns()
-            while self._due and self._due[0] <= now:
-                self._send_next(heapq.heappop(self._due) if isinstance(self._due, list) else self._due.popleft())
+        command_fd, obey = self._command or (-1, lambda loop: None)
+        if self._command is not None:
+            self._poller.watch(command_fd, READ)
+        schedule, window, by_fd = self.schedule, self.window, self._by_fd
+        poll, monotonic_ns = self._poller.poll, time.monotonic_ns
+        next_tick = 0
+        while True:
+            now = monotonic_ns()
+            while schedule.next_ns <= now:
+                self._send_next()
             if now >= next_tick:
                 next_tick = now + TICK_NS
                 self._tick(now)
-            self._mark_window(now)
-            if window.over:
-                self.stop_reason = "cohort complete" if window.cohort_sent >= self.plan.cohort_min else "window budget spent"
+            if now >= window.look_ns:
+                self._mark_window(now)
+            if self.stop_reason is not None:
                 break
-            wake = min(self._due[0], next_tick) if self._due else next_tick
-            self._timer.set(wake)
-            for fd, mask in self._epoll.poll():
-                if fd == self._timer.fd:
-                    self._timer.clear()
-                elif fd == self._lifeline:
-                    if not os.read(fd, 64):
-                        self.stop_reason = "parent gone"
-                elif fd in self._by_fd:
-                    self._on_event(self._by_fd[fd], mask)
+            for fd, mask in poll(min(schedule.next_ns, next_tick, window.look_ns)):
+                connection = by_fd.get(fd)
+                if connection is not None:
+                    self._on_event(connection, mask)
+                elif fd == command_fd:
+                    obey(self)
         self._finish()
         return window
 
     def _mark_window(self, now: int) -> None:
         window = self.window
         window.tick(now)
-        if self.cpu_open_s is None and window.open_ns is not None and now >= window.open_ns:
-            self.cpu_open_s = time.process_time()
-        if self.cpu_close_s is None and window.close_ns is not None:
-            self.cpu_close_s = time.process_time()
+        if self.usage_open is None and window.open_ns is not None and now >= window.open_ns:
+            self.usage_open = Usage.now()
+        if self.usage_close is None and window.close_ns is not None:
+            self.usage_close = Usage.now()
+        if window.over and self.stop_reason is None:
+            self.stop_reason = window.close_reason or BUDGET_SPENT
 
-    def _send_next(self, intended: int) -> None:
+    def _send_next(self) -> None:
         seq, self._seq = self._seq, self._seq + 1
-        index = seq % len(self._requests)
-        self.repeated += seq >= len(self._requests)
+        intended, body, chain = self.schedule.take()
         self.window.sent_one(seq, intended)
-        self._in_flight[seq] = Flight(index, intended, time.monotonic_ns() + int(self.plan.request_timeout_s * NS_PER_S))
+        self._in_flight[seq] = Flight(body, intended, time.monotonic_ns() + self._timeout_ns, chain)
         self._give(seq)
 
     def _give(self, seq: int) -> None:
@@ -149,30 +164,28 @@ class Loop:
             return
         self.kernel_stamps &= connection.kernel_stamps
         self._by_fd[connection.fileno()] = connection
-        self._epoll.register(connection.fileno(), IN_OUT)
+        self._poller.watch(connection.fileno(), READ | WRITE)
         connection.seq = seq
+        self._in_flight[seq].connection = connection
 
     def _send(self, connection: Connection, seq: int) -> None:
         flight = self._in_flight[seq]
-        try:
-            sent = connection.send(seq, self._requests[flight.body])
-            self._spool.add(spool.SENT, seq, flight.intended_ns, sent, spool.SENT_PAYLOAD.pack(flight.body, connection.used))
-            if not connection.flush():
-                self._epoll.modify(connection.fileno(), IN_OUT)
-        except ConnectionLost as error:
-            self._lost(connection, error.kind, str(error))
+        flight.connection = connection
+        sent = connection.send(seq, self._requests[flight.body])
+        self._spool.add(spool.SENT, seq, flight.intended_ns, sent, spool.SENT_PAYLOAD.pack(flight.body, connection.used))
+        if not connection.flush():
+            self._poller.change(connection.fileno(), READ | WRITE)
 
     def _on_event(self, connection: Connection, mask: int) -> None:
-        fd = connection.fileno()
         try:
             if not connection.connected:
                 connection.finish_connect()
                 self._lost_in_row = 0
-            if mask & select.EPOLLOUT and connection.flush():
-                self._epoll.modify(fd, IN)
-            if mask & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLERR):
+            if mask & WRITE and connection.flush():
+                self._poller.change(connection.fileno(), READ)
+            if mask & ~WRITE:  # hang-ups and errors are learnt by reading
                 self._read(connection)
-            if connection.ready and not connection.sent and connection.seq is not None:
+            if not connection.sent and connection.seq is not None and connection.ready:
                 self._send(connection, connection.seq)
         except ConnectionLost as error:
             self._lost(connection, error.kind, str(error))
@@ -184,46 +197,57 @@ class Loop:
         data, stamp, closed = got
         now = time.monotonic_ns()
         seq = connection.seq
-        if data and seq is not None:
+        if seq is None:
+            if closed or data:  # the server ends an idle connection, or says what nobody asked for
+                self._drop(connection)
+        elif data:
             self._spool.add(spool.READ, seq, stamp, now, data)
             if connection.framing.feed(data):
                 self._complete(connection, seq, now)
         elif closed:
-            if seq is not None:
-                self._spool.add(spool.EOF, seq, 0, now)
-            if seq is not None and connection.framing.started and connection.framing.close:
+            self._spool.add(spool.EOF, seq, 0, now)
+            if connection.framing.until_eof:
                 self._complete(connection, seq, now)
             else:
                 self._lost(connection, "reset", "the server closed the connection")
 
     def _complete(self, connection: Connection, seq: int, now: int) -> None:
         self._spool.add(spool.END, seq, 0, now)
-        self.answered += 1
+        framing = connection.framing
         connection.seq = None
         connection.used = True
-        if connection.framing.close:
-            self._drop(connection)
-        else:
+        if connection.reusable:
             self._idle.append(connection)
-        self._ended(seq, now + int(self.plan.think_s * NS_PER_S))
+        else:
+            self._drop(connection)
+        if framing.status == 200:
+            self.answered += 1
+            self._ended(seq, now, answered=True)
+        else:
+            self.errors += 1
+            pause_ns = BACKOFF_NS
+            if framing.status in BUSY and framing.retry_after_s is not None:
+                pause_ns = min(int(framing.retry_after_s * NS_PER_S), self._timeout_ns)
+            self._ended(seq, now, answered=False, pause_ns=pause_ns)
 
-    def _ended(self, seq: int, next_intended: int) -> None:
-        self._in_flight.pop(seq, None)
+    def _ended(self, seq: int, now: int, answered: bool, pause_ns: int = 0) -> None:
+        flight = self._in_flight.pop(seq)
         self.ended += 1
         self.window.ended_one(seq)
-        if isinstance(self._due, list):
-            heapq.heappush(self._due, next_intended)
+        self.schedule.ended(flight.body, flight.chain, now, answered, pause_ns)
 
     def _lost(self, connection: Connection, kind: str, message: str) -> None:
         seq = connection.seq
         self._drop(connection)
-        if seq is None or seq not in self._in_flight:
+        if seq is None:
             return  # an idle keep-alive connection that the server closed
         flight = self._in_flight[seq]
         if connection.used and not connection.framing.started and not flight.tried_again:
             # The server closed a kept-alive connection while our request was under way: no answer to the request (RFC 9112, 9.3.1).
             flight.tried_again = True
             self._give(seq)
+        elif connection.send_error and not connection.framing.started:
+            self._fail(seq, "send", connection.send_error, connection.sent)
         else:
             self._fail(seq, kind, message, connection.sent)
 
@@ -232,7 +256,7 @@ class Loop:
         self._note_end(seq, f"{kind}: {message}", now, sent)
         self.errors += 1
         self._lost_in_row += kind == "connect"
-        self._ended(seq, now + BACKOFF_NS)
+        self._ended(seq, now, answered=False, pause_ns=BACKOFF_NS)
 
     def _note_end(self, seq: int, what: str, now: int, sent: bool) -> None:
         if not sent:  # a request that never got out is a request all the same
@@ -245,35 +269,45 @@ class Loop:
         self._by_fd.pop(fd, None)
         if connection in self._idle:
             self._idle.remove(connection)
-        self._epoll.unregister(fd)
+        self._poller.forget(fd)
         connection.close()
 
     def _tick(self, now: int) -> None:
         self.clock_samples.append(clock_offset_ns())
-        for connection in list(self._by_fd.values()):
-            seq = connection.seq
-            if seq is not None and seq in self._in_flight and self._in_flight[seq].deadline_ns <= now:
-                self._drop(connection)
-                kind = "stalled" if connection.framing.started else "timeout"
-                self._fail(seq, kind, f"not complete after {self.plan.request_timeout_s:g} s", connection.sent)
+        self._spool.flush()
+        self._time_out(now)
         if self._lost_in_row >= max(GONE_AFTER, int(self.plan.load)) and not any(
             c.connected and c.seq is not None for c in self._by_fd.values()
         ):
             self.stop_reason = "server gone"
         elif self.errors >= HOPELESS_AFTER and self.answered == 0:
             self.stop_reason = "no request was answered"
-        elif self.plan.kind == "rate" and not self._due and not self._in_flight:
+        elif self.schedule.next_ns == NEVER and not self._in_flight:
             self.stop_reason = "schedule ended"
+        elif now >= self._last_ns:
+            self.stop_reason = "cell time spent"
         self._on_tick(self)
+
+    def _time_out(self, now: int) -> None:
+        late = []
+        for seq, flight in self._in_flight.items():
+            if flight.deadline_ns > now:
+                break
+            late.append((seq, flight.connection))
+        for seq, connection in late:
+            assert connection is not None
+            kind = "stalled" if connection.framing.started else "timeout" if connection.connected else "connect"
+            self._drop(connection)
+            self._fail(seq, kind, f"not complete after {self.plan.request_timeout_s:g} s", connection.sent)
 
     def _finish(self) -> None:
         """What is in flight is cancelled; only requests outside the cohort are, unless the run was stopped from outside."""
         now = time.monotonic_ns()
         if self.window.open_ns is not None and self.window.close_ns is None:
             self.window.close_ns = now
-            self.cpu_close_s = time.process_time()
+        self.usage_close = self.usage_close or Usage.now()
         for connection in self._by_fd.values():
-            if connection.seq in self._in_flight:
+            if connection.seq is not None:
                 self._note_end(connection.seq, "cancelled: the run was over", now, connection.sent)
             connection.close()
         self.clock_samples.append(clock_offset_ns())
