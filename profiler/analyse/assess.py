@@ -16,6 +16,7 @@ from profiler.plan import Cell, digest
 from profiler.records import LocalModel, Variant
 from profiler.run.start import Outcome
 from profiler.spec import BackendSpec, SweepSpec
+from profiler.workload import replay
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,10 @@ def assess(facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, m
     run |= {"stop_reason": measured.drive.stop_reason, "started_at": measured.drive.started_at}
     document["quality"] = quality.to_dict()
     document["samples"] = list(measured.samples)
-    document["provenance"]["prompts"] = {"sha256": measured.prompts.sha256, "cut_share": measured.prompts.cut_share}
+    prompts = measured.prompts
+    run |= {"cut_share": prompts.cut_share, "prefix_declared": prompts.prefix_declared, "prefix_bound": measured.prefix_bound}
+    document["quality"] |= {"prefix_hit_rate": None, "prefix_hit_reason": _no_hits(outcome.cell.backend.engine)}
+    document["provenance"]["prompts"] = {"sha256": prompts.sha256, "cut_share": prompts.cut_share, "trace": _trace_facts(outcome.cell)}
     if target is not None:
         judged = verdict.judge(target, measured.requests, outcome.cell.load_kind, outcome.cell.load, measured.drive, quality.validity)
         run |= {"qos_result": judged.result, "qos_reason": judged.reason}
@@ -85,6 +89,17 @@ def failed(facts: SweepFacts, cell: Cell, repeat: int, reason: str, model: Local
     document = _document(facts, cell, repeat, model)
     document["run"] |= {"status": "failed", "status_reason": reason, "validity": "invalid", "validity_reasons": [reason]}
     return document
+
+
+def _no_hits(engine: str) -> str:
+    """Why a run has no measured prefix-cache hit rate."""
+    known = {"openvino": "OpenVINO GenAI counts no prefix-cache hits", "null": "the null engine has no cache"}
+    return known.get(engine, "the server's cache counters are not read by this version")
+
+
+def _trace_facts(cell: Cell) -> dict[str, Any] | None:
+    """The slice and every factor of a replay; None for other workloads."""
+    return dict(replay.load(cell.workload.trace).facts) if cell.workload.trace is not None else None
 
 
 _DISTRIBUTION = {"openvino": "openvino-genai"}  # the package that names an engine's version, where it is not the engine's own name
@@ -106,6 +121,7 @@ def _document(facts: SweepFacts, cell: Cell, repeat: int, model: LocalModel | No
             "workload_version": cell.workload.version,
             "load_kind": cell.load_kind,
             "load": cell.load,
+            "arrivals": cell.arrivals,
             "qos": cell.qos,
             "energy_j": None,
             "energy_scope": None,

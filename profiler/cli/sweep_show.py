@@ -14,7 +14,7 @@ from profiler.units import format_duration
 
 if TYPE_CHECKING:
     from profiler.cli.progress import Progress
-    from profiler.plan import Plan
+    from profiler.plan import Cell, Plan
     from profiler.store.store import Store
 
 
@@ -24,7 +24,7 @@ def dry_run(plan: Plan, as_json: bool) -> None:
     if as_json:
         rows = [
             {"repeat": start.repeat, "cell_id": c.cell_id, "backend": c.backend.name, "workload": c.workload.name, "load_kind": c.load_kind}
-            | {"load": c.load, "qos": c.qos}
+            | {"load": c.load, "arrivals": c.arrivals, "qos": c.qos, "trace": _trace(c)}
             for start in plan.starts
             for c in start.cells
         ]
@@ -35,11 +35,36 @@ def dry_run(plan: Plan, as_json: bool) -> None:
         click.echo(f"start {number}: {start.backend.name} (repeat {start.repeat})")
         click.echo(f"  command: {' '.join(_command(start))}")
         for cell in start.cells:
-            click.echo(f"  {cell.cell_id}  {cell.workload.name:<18} {load_label(cell.load_kind, cell.load):<14} QoS {cell.qos or '—'}")
+            click.echo(
+                f"  {cell.cell_id}  {cell.workload.name:<18} {load_label(cell.load_kind, cell.load, cell.arrivals):<14} QoS {cell.qos or '—'}"
+            )
+            for line in _trace_lines(cell):
+                click.echo(f"    {line}")
     click.echo(
         f"measuring takes between {format_duration(shortest)} and {format_duration(longest)}: a window closes after "
         f"{plan.sweep.requests} requests, at the latest after {plan.sweep.window_max_s:g} s; set-up on first use comes on top"
     )
+
+
+def _trace(cell: Cell) -> dict[str, Any] | None:
+    from profiler.workload import replay
+
+    return dict(replay.load(cell.workload.trace).facts) if cell.workload.trace is not None else None
+
+
+def _trace_lines(cell: Cell) -> list[str]:
+    """Slice, factors, and what is left of the trace."""
+    facts = _trace(cell)
+    if facts is None:
+        return []
+    until = f"for {facts['length']}" if facts["length"] is not None else "to the end"
+    skipped = f", {facts['rows_without_output']} rows without output left out" if facts["rows_without_output"] else ""
+    return [
+        f"trace {facts['file']} ({facts['format']}): {facts['rows_in_slice']} of {facts['rows']} rows in the slice "
+        f"from {facts['start']} {until}{skipped}",
+        f"speed x{facts['speed']:g}, thin {facts['thin']:g}, lengths divided by {facts['divide_lengths']}: {facts['requests']} requests "
+        f"in {format_duration(facts['duration_s'])}, {facts['mean_rate']:.3g}/s in the mean",
+    ]
 
 
 def announce(plan: Plan, progress: Progress) -> None:
