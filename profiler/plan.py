@@ -224,6 +224,14 @@ def whole_window_s(cell: Cell) -> float | None:
     return sum(length for _, _, length in arrivals.segments(process, cell.sweep.window_min_s))
 
 
+def cohort_wanted(cell: Cell) -> int:
+    """Requests of the window that a cell waits for: all of a trace, what a ramp or step sends in the mean, else the sweep's own figure."""
+    if cell.workload.trace is not None:
+        return len(replay.load(cell.workload.trace).calls)
+    whole_s = whole_window_s(cell)
+    return cell.sweep.requests if whole_s is None else round(cell.load * whole_s)
+
+
 def _loads_of_traces(spec: SweepSpec, workloads: Sequence[WorkloadSpec]) -> None:
     given = [key for key, value in (("concurrency", spec.concurrency != "auto" and spec.concurrency), ("rates", spec.rates)) if value]
     if given and all(workload.trace is not None for workload in workloads):

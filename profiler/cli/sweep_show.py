@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from profiler.plan import load_label
+from profiler.plan import load_label, whole_window_s
 from profiler.units import format_duration
 
 if TYPE_CHECKING:
@@ -40,9 +40,14 @@ def dry_run(plan: Plan, as_json: bool) -> None:
             )
             for line in _trace_lines(cell):
                 click.echo(f"    {line}")
+    whole = [whole_window_s(cell) is not None for cell in plan.cells]
+    rules = [f"a window closes after {plan.sweep.requests} requests, at the latest after {plan.sweep.window_max_s:g} s"]
+    if any(whole):
+        rules = [] if all(whole) else rules
+        rules.append("a trace, a ramp and a step are measured from end to end")
     click.echo(
-        f"measuring takes between {format_duration(shortest)} and {format_duration(longest)}: a window closes after "
-        f"{plan.sweep.requests} requests, at the latest after {plan.sweep.window_max_s:g} s; set-up on first use comes on top"
+        f"measuring takes between {format_duration(shortest)} and {format_duration(longest)}: {'; '.join(rules)}; "
+        "set-up on first use comes on top"
     )
 
 

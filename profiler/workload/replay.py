@@ -92,7 +92,7 @@ def _load(spec: TraceSpec, content: _Read) -> Replay:
         "duration_s": duration_s,
         "mean_rate": len(calls) / duration_s,
     }
-    offsets = tuple(int(t_s * NS_PER_S) for t_s in times)
+    offsets = tuple(round(t_s * NS_PER_S) for t_s in times)
     return Replay(calls, offsets, duration_s, facts)
 
 
