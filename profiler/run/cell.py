@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from profiler.run.bodies import PATHS, make_body
 from profiler.run.decode import RequestMeta, decode
 from profiler.run.drive import DriveProgress, drive
 from profiler.workload import arrivals, pauses, replay
+from profiler.workload.calls import Call
 from profiler.workload.prompts import PromptSet, build
 from profiler.workload.reuse import prefix_reuse
 
@@ -62,9 +64,9 @@ def measure(
             endpoint.model,
             kind=spec.endpoint_kind,
             pin_output=cell.workload.pin_output,
-            text=_text(prompt.token_ids, tokenizer) if chat else None,
+            messages=messages_of(call, prompt.token_ids, tokenizer) if chat else (),
         )
-        for prompt in prompts.prompts
+        for prompt, call in zip(prompts.prompts, prompts.calls, strict=True)
     ]
     meta = [
         RequestMeta(prompt.request_id, prompt.session_id, prompt.turn, len(prompt.token_ids), prompt.max_tokens)
@@ -178,6 +180,20 @@ def _tokenizer(tokenizer_json: Path | None) -> Tokenizer | None:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(tokenizer_json))
+
+
+def messages_of(call: Call, token_ids: Sequence[int], tokenizer: Tokenizer | None) -> list[dict[str, str]]:
+    """A prompt as chat messages: the answers in its history are the assistant's, all else is the user's.
+
+    The server's chat template puts tokens between them, so a chat prompt is longer than the asked length.
+    """
+    messages: list[dict[str, str]] = []
+    at = 0
+    for is_answer, pieces in groupby(call.pieces, lambda piece: piece.space == "answer"):
+        end = at + sum(piece.tokens for piece in pieces)
+        messages.append({"role": "assistant" if is_answer else "user", "content": _text(token_ids[at:end], tokenizer)})
+        at = end
+    return messages
 
 
 def _text(token_ids: Sequence[int], tokenizer: Tokenizer | None) -> str:

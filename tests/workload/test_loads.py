@@ -16,7 +16,7 @@ from profiler.engines import registry
 from profiler.errors import SpecError, UsageError
 from profiler.plan import Cell
 from profiler.records import Endpoint
-from profiler.run.cell import Measured, load_plan, measure, prompt_count
+from profiler.run.cell import Measured, load_plan, measure, messages_of, prompt_count
 from profiler.spec import SweepSpec
 from profiler.workload import prompts
 
@@ -236,3 +236,15 @@ def test_the_record_states_every_factor(folder: Path, endpoint: Endpoint, tmp_pa
     assert document["run"]["arrivals"] == "trace moon.jsonl x1 lengths/16" and document["run"]["n_cohort"] == 25
     assert document["run"]["prefix_bound"] == got.prefix_bound and document["run"]["prefix_declared"] is None
     assert document["quality"]["prefix_hit_rate"] is None and "no cache" in document["quality"]["prefix_hit_reason"]
+
+
+def test_a_history_is_a_dialogue_for_a_chat_endpoint(folder: Path, tokenizer_json: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_json))
+    made = prompts.build(catalog.workload(str(folder / "talk.toml")), tokenizer_json, 3, 1, None)
+    rows = [messages_of(call, p.token_ids, tokenizer) for call, p in zip(made.calls, made.prompts, strict=True)]
+    assert [[m["role"] for m in row] for row in rows] == [["user", "assistant"] * turn + ["user"] for turn in range(3)]
+    assert rows[2][:3] == rows[1] and rows[1][0] == rows[0][0]
+    whole = "".join(m["content"] for m in rows[2])
+    assert whole == tokenizer.decode(list(made.prompts[2].token_ids))
