@@ -46,7 +46,8 @@ class Cell:
     @property
     def prompt_seed(self) -> int:
         """Differs by load point (a prefix cache must not know the prompts of an earlier cell), is the same for every backend."""
-        return int(digest([self.sweep.seed, self.workload.name, self.workload.version, self.load_kind, self.load]), 16) % 2**31
+        how = "trace" if self.workload.trace is not None else self.arrivals
+        return int(digest([self.sweep.seed, self.workload.name, self.workload.version, self.load_kind, self.load, how]), 16) % 2**31
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,8 @@ def load_points(spec: SweepSpec, workload: WorkloadSpec) -> list[tuple[LoadKind,
         return [("rate", replay.load(workload.trace).rate, replay.describe(workload.trace))]
     concurrency = ladder() if spec.concurrency == "auto" else spec.concurrency
     think = pauses.parse(spec.think)
+    if think.mean_s and not concurrency:
+        raise SpecError(f"{spec.name}: think: only a closed loop pauses, and there is none", hint="give concurrency (--concurrency)")
     closed = "closed" if think.mean_s == 0 else f"closed, think {think}"
     points: list[tuple[LoadKind, float, str]] = [("concurrency", float(c), closed) for c in dict.fromkeys(concurrency)]
     process = arrivals.parse(spec.arrivals)
@@ -209,6 +212,10 @@ def load_points(spec: SweepSpec, workload: WorkloadSpec) -> list[tuple[LoadKind,
             kind = spec.arrivals.partition(":")[0]
             raise SpecError(f"{spec.name}: rates: arrivals {kind!r} bring their own", hint="leave out rates (--rate), or the arrivals")
         return [*points, ("rate", arrivals.mean_rate(arrivals.segments(process, spec.window_min_s)), str(process))]
+    if spec.arrivals != "poisson" and not spec.rates:
+        raise SpecError(
+            f"{spec.name}: arrivals: {spec.arrivals!r} without a rate", hint="give rates (--rate): a closed loop has no arrivals"
+        )
     if any(rate <= 0 for rate in rates):
         raise SpecError(f"{spec.name}: rates: a request rate must be above 0", hint="give requests per second, such as 0.5")
     return points + [("rate", float(rate), str(process)) for rate in dict.fromkeys(rates)]

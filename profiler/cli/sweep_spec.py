@@ -52,8 +52,6 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         given["rates"] = _numbers("--rate", flags["rates"], float)
     if flags.get("duration") is not None:
         given.update(_window("--duration", flags["duration"]))
-    if "arrivals" in given and not ("rates" in given or given["arrivals"].startswith(("ramp", "step"))) and _is_own_sweep(given):
-        raise UsageError("--arrivals without --rate: a closed loop has no arrivals", hint="give --rate R, or --think for a closed loop")
     if "url" in given and "model" not in given:
         raise UsageError("--url without --model", hint="give the model name the endpoint serves: --model NAME")
     return given

@@ -13,10 +13,11 @@ import pytest
 from profiler import catalog, plan
 from profiler.cli.sweep_spec import read_spec
 from profiler.engines import registry
-from profiler.errors import SpecError, UsageError
+from profiler.errors import SpecError
 from profiler.plan import Cell
-from profiler.records import Endpoint
+from profiler.records import Endpoint, LoadPlan
 from profiler.run.cell import Measured, load_plan, measure, messages_of, prompt_count
+from profiler.run.schedule import Schedule
 from profiler.spec import SweepSpec
 from profiler.workload import prompts
 
@@ -74,10 +75,12 @@ def test_loads_that_contradict_are_refused(folder: Path) -> None:
 
 def test_flags(folder: Path) -> None:
     base = {"backends": ["null"], "workloads": [str(folder / "plain.toml")]}
-    spec = read_spec(None, {**base, "arrivals": "step:1x10s", "think": "2s"})
-    assert spec.arrivals == "step:1x10s" and spec.concurrency == () and spec.think == "2s"
-    with pytest.raises(UsageError, match="--arrivals without --rate"):
-        read_spec(None, {**base, "arrivals": "constant"})
+    spec = read_spec(None, {**base, "arrivals": "step:1x10s"})
+    assert spec.arrivals == "step:1x10s" and spec.concurrency == ()
+    with pytest.raises(SpecError, match="arrivals: 'constant' without a rate"):
+        plan.make(read_spec(None, {**base, "arrivals": "constant"}))
+    with pytest.raises(SpecError, match="think: only a closed loop pauses"):
+        plan.make(read_spec(None, {**base, "rates": "1", "think": "2s"}))
     made = plan.make(read_spec(None, {"backends": ["null"], "trace": str(folder / "moon.jsonl")}))
     assert [cell.workload.name for cell in made.cells] == ["moon"] and made.cells[0].arrivals == "trace moon.jsonl x1"
     other = folder / "copy.jsonl"
@@ -118,6 +121,25 @@ def test_what_is_sent_when(folder: Path) -> None:
     offered = plan_of(cell)
     assert offered.think_s == 0.1 and sum(offered.thinks_ns) / len(offered.thinks_ns) == pytest.approx(1e8, rel=0.05)
     assert offered.offsets_ns == () and offered.parents == ()
+
+
+def test_pauses_that_differ_are_taken_in_turn() -> None:
+    from dataclasses import replace
+
+    base = LoadPlan("concurrency", 2.0, 0, 0, 1, 1, 1, 1, think_s=9.0)
+    schedule = Schedule(replace(base, thinks_ns=(5, 7, 11)), 10, 100)
+    starts = []
+    for now in (1000, 2000, 3000, 4000):
+        intended, body, chain = schedule.take()
+        starts.append(intended)
+        schedule.ended(body, chain, now, answered=True)
+    # Two slots begin at once; pauses 5, 7, 11 and 5 again follow the answers at 1000, 2000, 3000, 4000.
+    assert starts == [100, 100, 1005, 2007] and schedule.take()[0] == 3011 and schedule.take()[0] == 4005
+    fixed = Schedule(base, 10, 100)
+    _, body, chain = fixed.take()
+    fixed.ended(body, chain, 1000, answered=True)
+    fixed.take()
+    assert fixed.take()[0] == 1000 + 9 * 10**9
 
 
 def test_where_requests_wait_for_others_the_rate_is_that_of_all(folder: Path) -> None:
