@@ -62,92 +62,110 @@ Process = Renewal | Ramp | Step
 
 def parse(text: str, where: str = "arrivals") -> Process:
     """Read a process. Raises SpecError that names the wrong part and its position in `text`."""
-    kind, _, settings = text.strip().partition(":")
-    parts = _Parts(text, where)
-    if kind not in EXAMPLES:
+    whole = _Part(text, 0, text, where)
+    kind, settings = whole.split_at(":")
+    if kind.text not in EXAMPLES:
         known = f"the processes are {', '.join(EXAMPLES)}"
-        parts.fail(kind, "not an arrival process", did_you_mean(kind, EXAMPLES) or known)
-    if kind in ("poisson", "constant"):
-        if settings:
-            parts.fail(settings, f"{kind} takes no settings; its rate comes from rates")
-        return Renewal("poisson", 1.0) if kind == "poisson" else Renewal("constant", 0.0)
-    if kind == "step":
-        return Step(tuple(parts.step(part) for part in settings.split(",")))
-    return _gamma(parts, settings) if kind == "gamma" else _ramp(parts, settings)
+        kind.fail("not an arrival process", did_you_mean(kind.text, EXAMPLES) or known)
+    if kind.text in ("poisson", "constant"):
+        if settings.text:
+            settings.fail(f"{kind.text} takes no settings; its rate comes from rates")
+        return Renewal("poisson", 1.0) if kind.text == "poisson" else Renewal("constant", 0.0)
+    if kind.text == "step":
+        return Step(tuple(_step(part) for part in settings.split()))
+    return _gamma(settings) if kind.text == "gamma" else _ramp(settings)
 
 
-def _gamma(parts: _Parts, settings: str) -> Renewal:
-    given = parts.settings(settings, ("cv", "shape"))
+def _gamma(settings: _Part) -> Renewal:
+    given = settings.named(("cv", "shape"))
     if len(given) != 1:
-        parts.fail(settings, "gamma takes one of cv and shape (cv = 1 / sqrt(shape))")
-    name, text = next(iter(given.items()))
-    value = parts.number(text)
+        settings.fail("gamma takes one of cv and shape (cv = 1 / sqrt(shape))")
+    name, part = next(iter(given.items()))
+    value = part.number()
     if value <= 0:
-        parts.fail(text, f"{name} must be above 0")
+        part.fail(f"{name} must be above 0")
     return Renewal("gamma", value if name == "cv" else 1 / math.sqrt(value))
 
 
-def _ramp(parts: _Parts, settings: str) -> Ramp:
-    given = parts.settings(settings, ("from", "to", "over"))
+def _ramp(settings: _Part) -> Ramp:
+    given = settings.named(("from", "to", "over"))
     for name in ("from", "to"):
         if name not in given:
-            parts.fail(settings, f"ramp needs {name}=RATE")
-    start, end = parts.number(given["from"]), parts.number(given["to"])
+            settings.fail(f"ramp needs {name}=RATE")
+    start, end = given["from"].number(), given["to"].number()
     if start == end == 0:
-        parts.fail(settings, "a ramp from 0 to 0 sends nothing")
-    return Ramp(start, end, parts.duration(given["over"]) if "over" in given else None)
+        settings.fail("a ramp from 0 to 0 sends nothing")
+    return Ramp(start, end, given["over"].duration() if "over" in given else None)
 
 
-class _Parts:
-    """Reads pieces of one text and says where a wrong one stands."""
+def _step(part: _Part) -> tuple[float, float]:
+    rate, length = part.split_at("x")
+    if not length.text:
+        part.fail("not RATExDURATION")
+    return rate.number(), length.duration()
 
-    def __init__(self, text: str, where: str) -> None:
-        self._text, self._where = text, where
 
-    def fail(self, part: str, why: str, hint: str | None = None) -> NoReturn:
-        place = f" at character {self._text.index(part) + 1}" if part and part in self._text else ""
-        kind = self._text.strip().partition(":")[0]
+class _Part:
+    """A piece of what the user wrote, without spaces around it, that knows where it stands."""
+
+    def __init__(self, text: str, at: int, whole: str, where: str) -> None:
+        self.text = text.strip()
+        self._at = at + len(text) - len(text.lstrip())
+        self._whole, self._where = whole, where
+
+    def _piece(self, start: int, end: int) -> _Part:
+        return _Part(self.text[start:end], self._at + start, self._whole, self._where)
+
+    def split_at(self, sign: str) -> tuple[_Part, _Part]:
+        """What stands before and after the first `sign`; the second is empty where there is none."""
+        place = self.text.find(sign)
+        end = len(self.text)
+        return (self._piece(0, place), self._piece(place + 1, end)) if place >= 0 else (self._piece(0, end), self._piece(end, end))
+
+    def split(self) -> list[_Part]:
+        """What stands between commas."""
+        parts, start = [], 0
+        for text in self.text.split(","):
+            parts.append(self._piece(start, start + len(text)))
+            start += len(text) + 1
+        return parts
+
+    def fail(self, why: str, hint: str | None = None) -> NoReturn:
+        kind = self._whole.strip().partition(":")[0]
         example = f"such as {EXAMPLES[kind]}" if kind in EXAMPLES else None
-        raise SpecError(f"{self._where}: {self._text!r}: {part!r}{place}: {why}", hint=hint or example)
+        place = f"{self.text!r} at character {self._at + 1}: " if self.text else ""
+        raise SpecError(f"{self._where}: {self._whole!r}: {place}{why}", hint=hint or example)
 
-    def settings(self, text: str, known: Sequence[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for part in text.split(",") if text else ():
-            name, equals, value = (x.strip() for x in part.partition("="))
-            if not equals:
-                self.fail(part, f"not a setting NAME=VALUE with one of {', '.join(known)}")
-            if name not in known:
-                self.fail(
-                    part, f"no such setting; there {'is' if len(known) == 1 else 'are'} {', '.join(known)}", did_you_mean(name, known)
-                )
-            if name in found:
-                self.fail(part, "given twice")
-            found[name] = value
+    def named(self, known: Sequence[str]) -> dict[str, _Part]:
+        found: dict[str, _Part] = {}
+        for part in self.split() if self.text else ():
+            name, value = part.split_at("=")
+            if not value.text:
+                part.fail(f"not a setting NAME=VALUE with one of {', '.join(known)}")
+            if name.text not in known:
+                part.fail(f"no such setting; there are {', '.join(known)}", did_you_mean(name.text, known))
+            if name.text in found:
+                part.fail("given twice")
+            found[name.text] = value
         return found
 
-    def number(self, text: str) -> float:
+    def number(self) -> float:
         try:
-            value = float(text)
+            value = float(self.text)
         except ValueError:
-            self.fail(text, "not a number")
+            self.fail("not a number")
         if not (value >= 0 and math.isfinite(value)):
-            self.fail(text, "must be 0 or more and finite")
+            self.fail("must be 0 or more and finite")
         return value
 
-    def duration(self, text: str) -> float:
+    def duration(self) -> float:
         try:
-            value = parse_duration_s(text)
+            value = parse_duration_s(self.text)
         except ValueError as error:
-            self.fail(text, str(error))
+            self.fail(str(error).removeprefix(f"{self.text!r} is "))
         if value <= 0:
-            self.fail(text, "must be longer than 0")
+            self.fail("must be longer than 0")
         return value
-
-    def step(self, part: str) -> tuple[float, float]:
-        rate, times, length = part.strip().partition("x")
-        if not times:
-            self.fail(part, "not RATExDURATION")
-        return self.number(rate.strip()), self.duration(length.strip())
 
 
 def segments(process: Ramp | Step, default_s: float) -> tuple[Segment, ...]:

@@ -48,9 +48,10 @@ def test_what_users_write(text: str, process: arrivals.Process, words: str) -> N
         ("ramp:from=-1,to=2", r"'-1' at character 11: must be 0 or more"),
         ("ramp:from=0,to=0", "sends nothing"),
         ("ramp:from=1,to=nan", "'nan' at character 16: must be 0 or more and finite"),
-        ("ramp:from=1,to=2,over=60", r"'60' at character 23: '60' is not a duration"),
+        ("ramp:from=1,to=2,over=60", r"'60' at character 23: not a duration such as"),
         ("step:", "not RATExDURATION"),
-        ("step:1x30s,3", r"'3' at character 8|'3' at character"),
+        ("step:1x30s,3", r"'3' at character 12: not RATExDURATION"),
+        ("step: 2x30s, 30sx2", r"'30s' at character 14: not a number"),
         ("step:1x30s,3x0s", "must be longer than 0"),
     ],
 )
