@@ -41,7 +41,7 @@ def _walk(node: _Node, pieces: Sequence[Piece]) -> int:
         before = node.seen.get(key, 0)
         if known:
             hit += min(before, piece.tokens)
-            known = before >= piece.tokens and piece in node.after
+            known = before >= piece.tokens
         node.seen[key] = max(before, piece.tokens)
         node = node.after.setdefault(piece, _Node())
     return hit

@@ -141,6 +141,11 @@ def test_a_chain_without_branches_is_a_line() -> None:
     assert [call.parents for call in calls] == [(), (0,), (1,), (2,)]
 
 
+def test_the_last_step_of_a_chain_is_one_call() -> None:
+    calls = sessions.chains(workload(agentic={"steps": 4, "branches": 2}), 1, 1)
+    assert [call.turn for call in calls] == [0, 1, 1, 2, 3]
+
+
 def test_a_history_that_outgrows_the_context_ends_the_session() -> None:
     calls = sessions.conversations(workload(sessions={"turns": 5}), 10, 1)
     fitted = fit(calls, 150)  # 136 + 8 fits, 184 + 8 does not
@@ -164,6 +169,15 @@ def test_fitted_calls_fit_and_wait_only_for_calls_that_are_there(calls: int, con
 def test_shortening_keeps_the_beginning(pieces: list[Piece], tokens: int) -> None:
     row = symbols(Call(tuple(pieces), 1))
     assert symbols(Call(shorten(pieces, tokens), 1)) == row[:tokens]
+
+
+def test_prefixes_of_different_lengths_are_the_same_text(tokenizer_json: Any) -> None:
+    made = prompts.build(workload(QUANTILES, prompts={"hit_rate": 0.9}), tokenizer_json, 40, 5, None)
+    assert [len(p.token_ids) for p in made.prompts] == [call.isl for call in made.calls]
+    longest = max(made.prompts, key=lambda p: len(p.token_ids)).token_ids
+    for prompt, call in zip(made.prompts, made.calls, strict=True):
+        shared = call.isl - call.pieces[-1].tokens
+        assert prompt.token_ids[:shared] == longest[:shared]
 
 
 @pytest.mark.parametrize(

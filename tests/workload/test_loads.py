@@ -230,6 +230,16 @@ def test_a_replay_sends_every_request_at_its_time(folder: Path, endpoint: Endpoi
     assert got.prefix_bound == pytest.approx(reused / sum(n for _, n, _, _ in ROWS))
 
 
+def test_a_slice_that_ends_quietly_keeps_its_length(folder: Path, endpoint: Endpoint, tmp_path: Path) -> None:
+    text = (folder / "moon.toml").read_text()
+    (folder / "quiet.toml").write_text(text + 'length = "1s"\nspeed = 0.5\n')
+    (folder / "moon.jsonl").write_text("\n".join((folder / "moon.jsonl").read_text().splitlines()[:10]))  # the last at 0.36 s of 1 s
+    (cell,) = cells(folder, "quiet")
+    got = measured(cell, endpoint, tmp_path)
+    assert len(got.requests) == 10 and got.drive.stop_reason == "cohort complete"
+    assert got.drive.window_close_ns - got.drive.window_open_ns >= 1_999_000_000
+
+
 def test_a_declared_hit_rate_is_what_a_cache_could_find(folder: Path, endpoint: Endpoint, tmp_path: Path) -> None:
     (cell,) = cells(folder, "half", rates=[50.0], **FAST)
     got = measured(cell, endpoint, tmp_path)
