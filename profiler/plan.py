@@ -134,7 +134,8 @@ def digest(content: Any) -> str:
 def load_label(kind: str, load: float, how: str = "poisson") -> str:
     """`4 users`, `2/s Poisson`, `0.5/s trace conv.csv x0.1`, as tables and progress lines name a load."""
     if kind == "concurrency":
-        return f"{load:g} user{'s' if load != 1 else ''}" + how.removeprefix("closed")
+        pauses_too = how.removeprefix("closed") if how.startswith("closed") else ""
+        return f"{load:g} user{'s' if load != 1 else ''}{pauses_too}"
     return f"{load:.3g}/s {'Poisson' if how == 'poisson' else how}"
 
 

@@ -61,6 +61,12 @@ def test_load_points_in_words(folder: Path) -> None:
     assert words(arrivals="ramp:from=1,to=3", window_min_s=20) == {("rate", 2.0, "ramp 1 to 3/s")}
 
 
+def test_labels() -> None:
+    assert plan.load_label("concurrency", 1.0) == "1 user" and plan.load_label("rate", 2.0) == "2/s Poisson"
+    assert plan.load_label("concurrency", 2.0, "closed, think 2s") == "2 users, think 2s"
+    assert plan.load_label("rate", 0.2266666, "trace a.csv x2") == "0.227/s trace a.csv x2"
+
+
 def test_loads_that_contradict_are_refused(folder: Path) -> None:
     with pytest.raises(SpecError, match="rates: arrivals 'ramp' bring their own"):
         cells(folder, "plain", rates=[1.0], arrivals="ramp:from=1,to=3")
