@@ -27,7 +27,12 @@ def backend(name_or_path: str) -> BackendSpec:
 
 def workload(name_or_path: str) -> WorkloadSpec:
     """One workload. Raises UnknownNameError or SpecError."""
-    return load_spec(_find("workload", name_or_path, root() / "workloads"), WorkloadSpec)
+    path = _find("workload", name_or_path, root() / "workloads")
+    found = load_spec(path, WorkloadSpec)
+    if found.trace is None:
+        return found
+    beside = path.parent / Path(found.trace.file).expanduser()  # an absolute path stays what it is
+    return found.model_copy(update={"trace": found.trace.model_copy(update={"file": str(beside)})})
 
 
 def sweep(name_or_path: str) -> SweepSpec:

@@ -1,4 +1,4 @@
-"""A sweep's spec becomes ordered cells. Pure: touches no engine, no model, no clock.
+"""A sweep's spec becomes ordered cells. Touches no engine, no model, no clock, and no file but the trace that a workload names.
 
 A cell's id is the hash of everything that defines what is measured (model, backend, workload, load, stopping rule, seed); the same
 spec therefore gives the same ids on every machine, and a stopped sweep knows what is missing.
@@ -12,12 +12,14 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from profiler import catalog
 from profiler.errors import SpecError
 from profiler.records import LoadKind
 from profiler.spec import BackendSpec, SweepSpec, WorkloadSpec, validate_spec
+from profiler.workload import arrivals, pauses, replay
 
 # Engine start, model load and first generation; seen 5-35 s (docs/engines.md). Only for the estimate of a dry run.
 START_S = (5.0, 35.0)
@@ -32,20 +34,22 @@ class Cell:
     backend: BackendSpec
     workload: WorkloadSpec
     load_kind: LoadKind
-    load: float
+    load: float  # users, or the mean rate of requests in 1/s
     qos: str | None
     sweep: SweepSpec
+    arrivals: str = "closed"  # how the load arrives, in words; see load_points
     run: int = 0  # which one within an engine start; not part of the id
 
     @property
     def label(self) -> str:
-        return f"{self.backend.name} · {self.workload.name} · {load_label(self.load_kind, self.load)}"
+        return f"{self.backend.name} · {self.workload.name} · {load_label(self.load_kind, self.load, self.arrivals)}"
 
     @property
     def prompt_seed(self) -> int:
         """Differs by load point and run (a prefix cache must not know the prompts of an earlier one), is the same for every backend."""
+        how = "trace" if self.workload.trace is not None else self.arrivals
         again = [self.run] if self.run else []
-        return int(digest([self.sweep.seed, self.workload.name, self.workload.version, self.load_kind, self.load, *again]), 16) % 2**31
+        return int(digest([self.sweep.seed, self.workload.name, self.workload.version, self.load_kind, self.load, how, *again]), 16) % 2**31
 
 
 @dataclass(frozen=True)
@@ -73,9 +77,11 @@ class Plan:
 
     def seconds(self) -> tuple[float, float]:
         """Bounds of the measuring time in s: every window at its shortest, every window at its longest. Set-up not included."""
-        cells, starts, spec = len(self.cells), len(self.starts), self.sweep
+        starts, spec = len(self.starts), self.sweep
+        fixed = [whole_window_s(cell) for cell in self.cells]
         shortest = sum(_shortest_s(cell) for cell in self.cells)
-        return shortest + starts * START_S[0], cells * (spec.warmup_s + spec.window_max_s) + starts * START_S[1]
+        longest = sum(spec.warmup_s + spec.window_max_s if window is None else window for window in fixed)
+        return shortest + starts * START_S[0], longest + starts * START_S[1]
 
 
 def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
@@ -88,14 +94,16 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
     qos = {workload.name: _qos_of(spec, workload) for workload in workloads}
     _known_keys("qos", spec.qos, workloads)
     _known_keys("rates", spec.rates, workloads)
+    points = {workload.name: load_points(spec, workload) for workload in workloads}
+    _loads_of_traces(spec, workloads)
     shuffle = random.Random(spec.seed)
     starts = []
     for repeat in range(first_repeat, first_repeat + spec.repeats):
         for backend in shuffle.sample(backends, len(backends)):
             cells = [
-                make_cell(spec, backend, workload, kind, load, qos[workload.name])
+                make_cell(spec, backend, workload, kind, load, qos[workload.name], how)
                 for workload in workloads
-                for kind, load in _load_points(spec, workload)
+                for kind, load, how in points[workload.name]
             ]
             cells = [replace(cell, run=run) for run in range(spec.runs_per_start) for cell in cells]
             starts.append(Start(backend, repeat, tuple(shuffle.sample(cells, len(cells)))))
@@ -105,18 +113,24 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
     return Plan(digest([spec.name, ids]), spec, tuple(starts))
 
 
-def make_cell(spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, kind: LoadKind, load: float, qos: str | None) -> Cell:
-    """One cell and its content hash. The QoS target is not part of it, unless it ends the run: judging anew needs no measuring."""
+def make_cell(
+    spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, kind: LoadKind, load: float, qos: str | None, how: str = "closed"
+) -> Cell:
+    """One cell and its content hash. Of a trace its content counts; the QoS target only where it ends the run: judging is no measuring."""
+    work = workload.model_dump(mode="json", exclude={"summary", "source", "qos"})
+    if workload.trace is not None:
+        work["trace"]["file"] = replay.load(workload.trace).facts["sha256"]
     content = {
         "model": spec.model,
         "backend": backend.model_dump(mode="json", exclude={"summary", "needs"}),
-        "workload": workload.model_dump(mode="json", exclude={"summary", "source", "qos"}),
+        "workload": work,
         "load": [kind, load],
+        "arrivals": how if workload.trace is None else "trace",
         "stop": _stop(spec, qos),
         "endpoint_kind": spec.endpoint_kind,
         "seed": spec.seed,
     }
-    return Cell(digest(content), spec.model, backend, workload, kind, load, qos, spec)
+    return Cell(digest(content), spec.model, backend, workload, kind, load, qos, spec, how)
 
 
 def _stop(spec: SweepSpec, qos: str | None) -> dict[str, Any]:
@@ -132,21 +146,24 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-def load_label(kind: str, load: float) -> str:
-    """`4 users` or `2/s Poisson`, as tables and progress lines name a load."""
-    return f"{load:g} user{'s' if load != 1 else ''}" if kind == "concurrency" else f"{load:g}/s Poisson"
+def load_label(kind: str, load: float, how: str = "poisson") -> str:
+    """`4 users`, `2/s Poisson`, `0.5/s trace conv.csv x0.1`, as tables and progress lines name a load."""
+    if kind == "concurrency":
+        pauses_too = how.removeprefix("closed") if how.startswith("closed") else ""
+        return f"{load:g} user{'s' if load != 1 else ''}{pauses_too}"
+    return f"{load:.3g}/s {'Poisson' if how == 'poisson' else how}"
 
 
 def ladder(cores: int | None = None) -> tuple[int, ...]:
-    """The concurrencies of `concurrency = "auto"`, for a machine with `cores`.
+    """The concurrencies of `concurrency = "auto"`, for a machine with `cores`; as far as published sweeps saw throughput rise.
 
-    A CPU saturates near 16 concurrent requests for models of this size (OpenVINO Model Server sweeps on Xeon, docs/workloads.md), one
-    of a few cores earlier still, so a GPU-sized ladder to 512 would measure queues only; big machines get two steps more.
+    On two cores 16 requests at once are past the best throughput for prompts of a thousand tokens; 7B models on Xeons of 40 to 60
+    cores per socket reach four fifths of theirs at 50 to 170 (docs/workloads.md). A ladder to 512, as for a big GPU, would measure queues.
     """
     cores = cores or os.cpu_count() or 1
     if cores <= 4:
         return 1, 2, 4, 8
-    return (1, 4, 8, 16) if cores < 32 else (1, 4, 8, 16, 32, 64)
+    return (1, 4, 8, 16) if cores < 32 else (1, 4, 8, 16, 32, 64, 128)
 
 
 def _backends(spec: SweepSpec) -> list[BackendSpec]:
@@ -170,6 +187,8 @@ def _backends(spec: SweepSpec) -> list[BackendSpec]:
 
 def _workloads(spec: SweepSpec) -> list[WorkloadSpec]:
     found = [catalog.workload(name) for name in dict.fromkeys(spec.workloads)]
+    if spec.trace is not None:
+        found = _with_trace(spec.trace, found)
     if spec.isl is not None and spec.osl is not None:
         lengths = {"kind": "fixed", "isl": spec.isl, "osl": spec.osl}
         name = f"fixed-{spec.isl}-{spec.osl}"
@@ -180,13 +199,70 @@ def _workloads(spec: SweepSpec) -> list[WorkloadSpec]:
     return found
 
 
-def _load_points(spec: SweepSpec, workload: WorkloadSpec) -> list[tuple[LoadKind, float]]:
+def _with_trace(file: str, workloads: list[WorkloadSpec]) -> list[WorkloadSpec]:
+    """`--trace`: the trace workloads replay `file`; without one, `file` is replayed as it is."""
+    traces = [w for w in workloads if w.trace is not None]
+    if not traces:
+        raw = {"name": Path(file).stem, "version": 1, "summary": f"replay of {file}", "source": "user", "trace": {"file": file}}
+        return [*workloads, validate_spec(raw, WorkloadSpec, "--trace")]
+    replaced = {w.name: w.model_copy(update={"trace": w.trace.model_copy(update={"file": file})}) for w in traces if w.trace}
+    return [replaced.get(w.name, w) for w in workloads]
+
+
+def load_points(spec: SweepSpec, workload: WorkloadSpec) -> list[tuple[LoadKind, float, str]]:
+    """Kind, load, and how it arrives: `closed`, `closed, think 2s`, `poisson`, `gamma cv=2`, `ramp …`, `step …`, `trace …`.
+
+    A trace, a ramp and a step have one point each, at their mean rate: they bring their own times. Raises SpecError for arrivals
+    that do not parse, rates at or below 0, and rates beside arrivals that have their own.
+    """
+    if workload.trace is not None:
+        return [("rate", replay.load(workload.trace).rate, replay.describe(workload.trace))]
     concurrency = ladder() if spec.concurrency == "auto" else spec.concurrency
+    think = pauses.parse(spec.think)
+    if think.mean_s and not concurrency:
+        raise SpecError(f"{spec.name}: think: only a closed loop pauses, and there is none", hint="give concurrency (--concurrency)")
+    closed = "closed" if think.mean_s == 0 else f"closed, think {think}"
+    points: list[tuple[LoadKind, float, str]] = [("concurrency", float(c), closed) for c in dict.fromkeys(concurrency)]
+    process = arrivals.parse(spec.arrivals)
     rates: Sequence[float] = spec.rates if isinstance(spec.rates, tuple) else spec.rates.get(workload.name, ())
+    if not isinstance(process, arrivals.Renewal):
+        if spec.rates:
+            kind = spec.arrivals.partition(":")[0]
+            raise SpecError(f"{spec.name}: rates: arrivals {kind!r} bring their own", hint="leave out rates (--rate), or the arrivals")
+        return [*points, ("rate", arrivals.mean_rate(arrivals.segments(process, spec.window_min_s)), str(process))]
+    if spec.arrivals != "poisson" and not spec.rates:
+        raise SpecError(
+            f"{spec.name}: arrivals: {spec.arrivals!r} without a rate", hint="give rates (--rate): a closed loop has no arrivals"
+        )
     if any(rate <= 0 for rate in rates):
         raise SpecError(f"{spec.name}: rates: a request rate must be above 0", hint="give requests per second, such as 0.5")
-    points: list[tuple[LoadKind, float]] = [("concurrency", float(c)) for c in dict.fromkeys(concurrency)]
-    return points + [("rate", float(rate)) for rate in dict.fromkeys(rates)]
+    return points + [("rate", float(rate), str(process)) for rate in dict.fromkeys(rates)]
+
+
+def whole_window_s(cell: Cell) -> float | None:
+    """Length of a window that must be measured from end to end (a trace, a ramp, a step), s; None for loads that do not change."""
+    if cell.workload.trace is not None:
+        return replay.load(cell.workload.trace).duration_s
+    process = arrivals.parse(cell.sweep.arrivals)
+    if cell.load_kind == "concurrency" or isinstance(process, arrivals.Renewal):
+        return None
+    return sum(length for _, _, length in arrivals.segments(process, cell.sweep.window_min_s))
+
+
+def cohort_wanted(cell: Cell) -> int:
+    """Requests of the window that a cell waits for: all of a trace, what a ramp or step sends in the mean, else the sweep's own figure."""
+    if cell.workload.trace is not None:
+        return len(replay.load(cell.workload.trace).calls)
+    whole_s = whole_window_s(cell)
+    return cell.sweep.requests if whole_s is None else round(cell.load * whole_s)
+
+
+def _loads_of_traces(spec: SweepSpec, workloads: Sequence[WorkloadSpec]) -> None:
+    given = [key for key, value in (("concurrency", spec.concurrency != "auto" and spec.concurrency), ("rates", spec.rates)) if value]
+    if given and all(workload.trace is not None for workload in workloads):
+        raise SpecError(
+            f"{spec.name}: {given[0]}: a trace brings its own times", hint="leave it out; trace.speed and trace.thin set the load"
+        )
 
 
 def _qos_of(spec: SweepSpec, workload: WorkloadSpec) -> str | None:
@@ -204,5 +280,8 @@ def _known_keys(key: str, value: Any, workloads: Sequence[WorkloadSpec]) -> None
 
 def _shortest_s(cell: Cell) -> float:
     spec = cell.sweep
+    whole = whole_window_s(cell)
+    if whole is not None:
+        return whole + (0.0 if cell.workload.trace is not None else spec.warmup_s)
     arrivals_s = spec.requests / cell.load if cell.load_kind == "rate" else 0.0
     return spec.warmup_s + min(max(spec.window_min_s, arrivals_s), spec.window_max_s)

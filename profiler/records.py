@@ -96,6 +96,7 @@ class LoadPlan:
     think_s: float = 0.0
     parents: tuple[tuple[int, ...], ...] = ()
     delays_ns: tuple[int, ...] = ()
+    thinks_ns: tuple[int, ...] = ()  # closed loop: pauses that differ, the k-th to begin is the k-th of them (again from the start)
     arrivals: str = "closed"  # how the load arrives, in words: "closed", "poisson", "trace NAME x0.1", ...
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 from profiler import __version__
 from profiler.analyse import qos, steady, verdict
-from profiler.analyse.enough import arrivals_of, bounds_of
+from profiler.analyse.enough import bounds_of
 from profiler.analyse.latency import summarise
 from profiler.analyse.validity import certify
 from profiler.plan import Cell, digest
@@ -19,6 +19,7 @@ from profiler.run.cell import Measured
 from profiler.run.start import Outcome
 from profiler.spec import BackendSpec, SweepSpec
 from profiler.units import NS_PER_S
+from profiler.workload import replay
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def assess(facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, m
         document["failure_detail"] = outcome.detail
         return document
     measured = outcome.measured
-    cell, arrivals, bounds = outcome.cell, arrivals_of(outcome.cell), bounds_of(outcome.cell)
+    cell, arrivals, bounds = outcome.cell, outcome.cell.arrivals, bounds_of(outcome.cell)
     target = qos.parse(cell.qos) if cell.qos else None
     run |= summarise(measured.requests, measured.drive, target, bounds)
     steadiness = steady.examine(measured.requests, measured.drive, cell.load_kind, cell.load, arrivals)
@@ -88,7 +89,9 @@ def assess(facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, m
     run |= {"stop_reason": measured.drive.stop_reason, "started_at": measured.drive.started_at}
     document["quality"] = quality.to_dict()
     document["samples"] = list(measured.samples)
-    document["provenance"]["prompts"] = {"sha256": measured.prompts.sha256, "cut_share": measured.prompts.cut_share}
+    prompts = measured.prompts
+    run |= {"cut_share": prompts.cut_share, "prefix_declared": prompts.prefix_declared, "prefix_bound": measured.prefix_bound}
+    document["provenance"]["prompts"] = {"sha256": prompts.sha256, "cut_share": prompts.cut_share, "trace": _trace_facts(outcome.cell)}
     if target is not None:
         judged = verdict.judge(
             target, measured.requests, cell.load_kind, cell.load, measured.drive, quality.validity, arrivals=arrivals, bounds=bounds
@@ -104,7 +107,7 @@ def settle(outcome: Outcome) -> Outcome:
     if measured is None:
         return outcome
     cell = outcome.cell
-    found = steady.examine(measured.requests, measured.drive, cell.load_kind, cell.load, arrivals_of(cell))
+    found = steady.examine(measured.requests, measured.drive, cell.load_kind, cell.load, cell.arrivals)
     shorter = steady.cut(measured.requests, measured.drive, found)
     if shorter is None:
         return outcome
@@ -133,7 +136,7 @@ def _certificate(measured: Measured, steadiness: steady.Steadiness) -> dict[str,
         "throttled_s": system.throttled_s if system else None,
         "clock_resolution_s": system.clock_resolution_s if system else None,
         "prefix_hit_rate": measured.prefix_hit_rate,
-        "prefix_hit_reason": None if measured.prefix_hit_rate is not None else "the server has no prefix-cache counters",
+        "prefix_hit_reason": None if measured.prefix_hit_rate is not None else _no_hits(measured.cell.backend.engine),
     }
 
 
@@ -149,6 +152,17 @@ def failed(facts: SweepFacts, cell: Cell, repeat: int, reason: str, model: Local
     document = _document(facts, cell, repeat, model)
     document["run"] |= {"status": "failed", "status_reason": reason, "validity": "invalid", "validity_reasons": [reason]}
     return document
+
+
+def _no_hits(engine: str) -> str:
+    """Why a run has no measured prefix-cache hit rate."""
+    known = {"openvino": "OpenVINO GenAI counts no prefix-cache hits", "null": "the null engine has no cache"}
+    return known.get(engine, "the server has no prefix-cache counters")
+
+
+def _trace_facts(cell: Cell) -> dict[str, Any] | None:
+    """The slice and every factor of a replay; None for other workloads."""
+    return dict(replay.load(cell.workload.trace).facts) if cell.workload.trace is not None else None
 
 
 _DISTRIBUTION = {"openvino": "openvino-genai"}  # the package that names an engine's version, where it is not the engine's own name
@@ -171,6 +185,7 @@ def _document(facts: SweepFacts, cell: Cell, repeat: int, model: LocalModel | No
             "workload_version": cell.workload.version,
             "load_kind": cell.load_kind,
             "load": cell.load,
+            "arrivals": cell.arrivals,
             "qos": cell.qos,
             "qos_result": None,
             "qos_reason": None,

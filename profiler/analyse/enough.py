@@ -52,17 +52,12 @@ def rule_of(cell: Cell) -> Rule | None:
 def may_end_early(cell: Cell) -> bool:
     from profiler.analyse.backlog import is_constant
 
-    return is_constant(arrivals_of(cell))
-
-
-def arrivals_of(cell: Cell) -> str:
-    """How the load arrives, in LoadPlan's words."""
-    return str(getattr(cell, "arrivals", "closed" if cell.load_kind == "concurrency" else "poisson"))
+    return is_constant(cell.arrivals)
 
 
 def bounds_of(cell: Cell) -> Bounds:
     """How the bounds of the cell's runs are made, known before it runs: looks are paid for whether they were needed or not."""
-    if arrivals_of(cell).startswith("trace"):
+    if cell.arrivals.startswith("trace"):
         return Bounds(blocks=True)
     return AT_LOOKS if rule_of(cell) is not None else EXACT
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from profiler.plan import Cell
+from profiler.plan import Cell, cohort_wanted
 
 if TYPE_CHECKING:
     from profiler.run.drive import DriveProgress
@@ -52,7 +52,7 @@ class Progress:
         if not self._tty and time.monotonic() - self._spoke < QUIET_PERIOD_S:
             return
         self._spoke = time.monotonic()
-        text = f"{self._count()} {cell.label}: {now.phase} {now.elapsed_s:.0f} s, n {now.cohort_done}/{cell.sweep.requests}"
+        text = f"{self._count()} {cell.label}: {now.phase} {now.elapsed_s:.0f} s, n {now.cohort_done}/{cohort_wanted(cell)}"
         text += f", {now.errors} errors" if now.errors else ""
         text += self._left()
         if self._tty:

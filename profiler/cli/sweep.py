@@ -28,7 +28,12 @@ EXIT_QOS_NOT_MET = 3
 @click.option("--backend", "backends", multiple=True, help="Backend name or TOML file; repeat to compare.")
 @click.option("--workload", "workloads", multiple=True, help="Workload name or TOML file; repeat for several.")
 @click.option("--concurrency", metavar="N,N,…|auto", help="Closed loop: that many users, each waits for its answer.")
-@click.option("--rate", "rates", metavar="R,R,…", help="Open loop: Poisson arrivals at R requests/s, whatever the server does.")
+@click.option("--rate", "rates", metavar="R,R,…", help="Open loop: requests arrive at R per second, whatever the server does.")
+@click.option(
+    "--arrivals", metavar="HOW", help="Open loop: poisson (default), constant, gamma:cv=2, ramp:from=1,to=4,over=60s, step:1x30s,3x30s."
+)
+@click.option("--think", metavar="TIME", help="Closed loop: pause between an answer and the next request, 2s or exponential:2s.")
+@click.option("--trace", metavar="FILE", help="Replay FILE (Azure, BurstGPT, Mooncake, own JSONL) in place of a trace workload's file.")
 @click.option("--qos", help='QoS target, e.g. "ttft_p95<=1s, tpot_p95<=80ms".')
 @click.option("--url", help="Measure an OpenAI-compatible endpoint that already runs (its /v1 URL) instead of a backend.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder with the model's tokenizer.json (for --url).")

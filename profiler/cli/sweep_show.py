@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from profiler.plan import load_label
+from profiler.plan import load_label, whole_window_s
 from profiler.units import format_duration
 
 if TYPE_CHECKING:
     from profiler.cli.progress import Progress
-    from profiler.plan import Plan
+    from profiler.plan import Cell, Plan
     from profiler.report.selection import Selection
 
 PIPED_WIDTH = 120  # of tables in a file or a CI log, where there is no terminal to ask
@@ -26,7 +26,7 @@ def dry_run(plan: Plan, as_json: bool) -> None:
     if as_json:
         rows = [
             {"repeat": start.repeat, "cell_id": c.cell_id, "backend": c.backend.name, "workload": c.workload.name, "load_kind": c.load_kind}
-            | {"load": c.load, "qos": c.qos}
+            | {"load": c.load, "arrivals": c.arrivals, "qos": c.qos, "trace": _trace(c)}
             for start in plan.starts
             for c in start.cells
         ]
@@ -37,11 +37,41 @@ def dry_run(plan: Plan, as_json: bool) -> None:
         click.echo(f"start {number}: {start.backend.name} (repeat {start.repeat})")
         click.echo(f"  command: {' '.join(_command(start))}")
         for cell in start.cells:
-            click.echo(f"  {cell.cell_id}  {cell.workload.name:<18} {load_label(cell.load_kind, cell.load):<14} QoS {cell.qos or '—'}")
+            click.echo(
+                f"  {cell.cell_id}  {cell.workload.name:<18} {load_label(cell.load_kind, cell.load, cell.arrivals):<14} QoS {cell.qos or '—'}"
+            )
+            for line in _trace_lines(cell):
+                click.echo(f"    {line}")
+    whole = [whole_window_s(cell) is not None for cell in plan.cells]
+    rules = [f"a window closes after {plan.sweep.requests} requests, at the latest after {plan.sweep.window_max_s:g} s"]
+    if any(whole):
+        rules = [] if all(whole) else rules
+        rules.append("a trace, a ramp and a step are measured from end to end")
     click.echo(
-        f"measuring takes between {format_duration(shortest)} and {format_duration(longest)}: a window closes after "
-        f"{plan.sweep.requests} requests, at the latest after {plan.sweep.window_max_s:g} s; set-up on first use comes on top"
+        f"measuring takes between {format_duration(shortest)} and {format_duration(longest)}: {'; '.join(rules)}; "
+        "set-up on first use comes on top"
     )
+
+
+def _trace(cell: Cell) -> dict[str, Any] | None:
+    from profiler.workload import replay
+
+    return dict(replay.load(cell.workload.trace).facts) if cell.workload.trace is not None else None
+
+
+def _trace_lines(cell: Cell) -> list[str]:
+    """Slice, factors, and what is left of the trace."""
+    facts = _trace(cell)
+    if facts is None:
+        return []
+    until = f"for {facts['length']}" if facts["length"] is not None else "to the end"
+    skipped = f", {facts['rows_without_output']} rows without output left out" if facts["rows_without_output"] else ""
+    return [
+        f"trace {facts['file']} ({facts['format']}): {facts['rows_in_slice']} of {facts['rows']} rows in the slice "
+        f"from {facts['start']} {until}{skipped}",
+        f"speed x{facts['speed']:g}, thin {facts['thin']:g}, lengths divided by {facts['divide_lengths']}: {facts['requests']} requests "
+        f"in {format_duration(facts['duration_s'])}, {facts['mean_rate']:.3g}/s in the mean",
+    ]
 
 
 def announce(plan: Plan, progress: Progress) -> None:

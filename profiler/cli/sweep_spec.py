@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from profiler.spec import SweepSpec
 
 QUICKSTART = "quickstart"
-_PLAIN = ("model", "qos", "url", "endpoint_kind", "isl", "osl", "requests", "repeats", "seed", "until", "precision")
+_LOAD = ("isl", "osl", "requests", "repeats", "seed", "arrivals", "think", "trace", "until", "precision")
+_PLAIN = ("model", "qos", "url", "endpoint_kind", *_LOAD)
 
 
 def read_spec(spec_file: str | None, flags: Mapping[str, Any]) -> SweepSpec:
@@ -25,7 +26,8 @@ def read_spec(spec_file: str | None, flags: Mapping[str, Any]) -> SweepSpec:
     given = _from_flags(flags)
     if spec_file is None and _is_own_sweep(given):
         raw: dict[str, Any] = {"name": "command-line"}
-        if "concurrency" not in given and "rates" in given:
+        own_times = str(given.get("arrivals", "")).startswith(("ramp", "step"))
+        if "concurrency" not in given and ("rates" in given or own_times):
             raw["concurrency"] = []  # a rate alone means an open loop alone
     else:
         raw = catalog.sweep(spec_file or QUICKSTART).model_dump(mode="json", exclude_unset=True)
@@ -35,7 +37,7 @@ def read_spec(spec_file: str | None, flags: Mapping[str, Any]) -> SweepSpec:
 
 def _is_own_sweep(given: Mapping[str, Any]) -> bool:
     """Naming what runs makes it another sweep than the quickstart; naming only how long keeps it."""
-    return any(key in given for key in ("backends", "workloads", "url", "isl"))
+    return any(key in given for key in ("backends", "workloads", "url", "isl", "trace"))
 
 
 def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:

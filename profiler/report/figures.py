@@ -38,7 +38,8 @@ def throughput_latency(selection: Selection, workload: str, metric: str) -> Figu
     import plotly.graph_objects as go
 
     name, column = METRICS[metric]
-    rows = [row for row in selection.of(workload) if row["status"] == "done" and row[f"{column}_p95_s"] is not None]
+    rows = [row for row in selection.of(workload) if row["status"] == "done" and row["validity"] != "invalid"]
+    rows = [row for row in rows if row[f"{column}_p95_s"] is not None]
     if not rows:
         return None
     plot = go.Figure()
@@ -86,7 +87,7 @@ def distribution(selection: Selection, workload: str, metric: str, load: tuple[s
     plot.update_yaxes(range=[0, 1.02], tickformat=".0%")
     plot.update_xaxes(rangemode="tozero")
     counts = sorted(row["n_cohort"] for row in rows)
-    where = label({**rows[0], "repeat": 0})
+    where = selection.load_words(workload, load)
     caption = f"Share of the cohort with a {name} of at most x, at {where}. n per curve {counts[0]}–{counts[-1]} requests."
     spread = "; ".join(
         f"{row['backend']}: p50 {format_duration(row[f'{column}_p50_s'])}, p95 {format_duration(row[f'{column}_p95_s'])}" for row in rows

@@ -11,6 +11,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from profiler.analyse.spread import by_cell
+from profiler.analyse.verdict import judge_runs
 from profiler.errors import ReportError
 from profiler.report import figures, trust
 from profiler.report.answer import answers
@@ -51,7 +53,7 @@ def render(selection: Selection) -> str:
     page = resources.files("profiler.report") / "page"
     script, library = (page / "report.js").read_text(encoding="utf-8"), get_plotlyjs()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"duration": format_duration, "number": _number}
+    environment.filters |= {"duration": format_duration, "number": _number, "percent": _percent}
     per_workload = {name: figures.all_of(selection, name) for name in selection.workloads}
     drawn = [figure for parts in per_workload.values() for group in parts.values() for figure in group]
     by_workload = {answer.workload: answer for answer in answers(selection)}
@@ -66,6 +68,8 @@ def render(selection: Selection) -> str:
         samples=_samples(selection),
         definitions=DEFINITIONS,
         label=label,
+        together=judge_runs,
+        spreads=by_cell(selection.rows),
         style=(page / "report.css").read_text(encoding="utf-8"),
         script=script,
         library=library,
@@ -114,6 +118,10 @@ def _models(selection: Selection) -> str:
 def _device(selection: Selection) -> str:
     devices = list(dict.fromkeys(str(row["device"]) for row in selection.done if row["device"]))
     return ", ".join(devices) or "an undeclared device"
+
+
+def _percent(value: float | None) -> str:
+    return "—" if value is None else f"{value:.1%}"
 
 
 def _number(value: float | None, digits: int = 0) -> str:

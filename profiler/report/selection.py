@@ -54,6 +54,11 @@ class Selection:
         """The load points of a workload: closed loops by users, then open loops by rate."""
         return list(dict.fromkeys((row["load_kind"], row["load"]) for row in sorted(self.of(workload), key=_load_order)))
 
+    def load_words(self, workload: str, point: tuple[str, float]) -> str:
+        """A load point as a heading: `8 users`, `0.2/s trace FILE …`."""
+        row = next(row for row in self.of(workload) if (row["load_kind"], row["load"]) == point)
+        return label({**row, "repeat": 0})
+
     def qos(self, workload: str) -> str | None:
         return next((row["qos"] for row in self.of(workload) if row["qos"]), None)
 
@@ -90,7 +95,8 @@ def of_cells(store: Store, sweep_id: str, cells: Collection[str]) -> Selection:
 
 def label(row: Row) -> str:
     """`8 users` or `3/s Poisson`, with the repeat when it is not the first."""
-    return load_label(row["load_kind"], row["load"]) + (f" · repeat {row['repeat']}" if row["repeat"] else "")
+    how = row.get("arrivals") or ("closed" if row["load_kind"] == "concurrency" else "poisson")
+    return load_label(row["load_kind"], row["load"], how) + (f" · repeat {row['repeat']}" if row["repeat"] else "")
 
 
 def _key(row: Row) -> tuple[str, int]:

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from profiler.plan import load_label
-from profiler.report.selection import Row, Selection
+from profiler.report.selection import Row, Selection, label
 from profiler.units import format_duration, format_size
 
 UNOBSERVED = "nobody observed or declared it"
@@ -81,14 +80,27 @@ def _variants(rows: Sequence[Row]) -> str:
 def _loads(selection: Selection) -> str:
     points = [point for workload in selection.workloads for point in selection.loads(workload)]
     closed = ", ".join(f"{load:g}" for load in sorted({load for kind, load in points if kind == "concurrency"}))
-    opened = ", ".join(load_label("rate", load) for load in sorted({load for kind, load in points if kind == "rate"}))
+    opened = ", ".join(_distinct(label({**row, "repeat": 0}) for row in selection.rows if row["load_kind"] == "rate"))
     texts = [f"closed loop with {closed} users (each waits for its answer: no queue, no proof for a Poisson rate)"] if closed else []
     texts += [f"open loop at {opened} (arrivals never wait)"] if opened else []
     pinned = sorted({d["run"]["workload"] for d in selection.documents if (d["provenance"].get("workload") or {}).get("pin_output")})
     texts += [f"output lengths pinned (ignore_eos) in {', '.join(pinned)}"] if pinned else []
-    cut = [(d["run"]["workload"], d["provenance"].get("prompts", {}).get("cut_share")) for d in selection.documents]
-    texts += [f"{name}: {share:.0%} of requests cut to fit the context" for name, share in _distinct((n, s) for n, s in cut if s)]
+    cut = _distinct((row["workload"], row["cut_share"]) for row in selection.done if row["cut_share"])
+    texts += [f"{name}: {share:.1%} of requests cut to fit the context" for name, share in cut]
+    texts += _traces(selection.documents)
     return "; ".join(texts)
+
+
+def _traces(documents: Sequence[Any]) -> list[str]:
+    """What was replayed of which record, with every factor, and how much of it an infinite prefix cache would have known."""
+    texts = []
+    for document in documents:
+        facts = (document["provenance"].get("prompts") or {}).get("trace")
+        if facts:
+            bound = document["run"]["prefix_bound"]
+            reuse = f"; an infinite prefix cache would have known {bound:.1%} of its input tokens" if bound is not None else ""
+            texts.append("trace " + ", ".join(f"{name} {value}" for name, value in facts.items() if name != "sha256") + reuse)
+    return _distinct(texts)
 
 
 def _starts(rows: Sequence[Row]) -> str:
@@ -117,6 +129,8 @@ def _validity(rows: Sequence[Row]) -> str:
     counts = Counter(row["validity"] for row in rows if row["status"] == "done")
     text = ", ".join(f"{counts[flag]} {flag}" for flag in ("valid", "suspect", "invalid") if counts[flag])
     failed = sum(1 for row in rows if row["status"] != "done")
+    stability = Counter(row["stability"] for row in rows if row["status"] == "done" and row["stability"])
+    text += f"; {', '.join(f'{count} {word}' for word, count in stability.most_common())}" if stability else ""
     reasons = Counter(reason for row in rows if row["status"] == "done" for reason in row["validity_reasons"])
     why = "".join(f"; {reason} ({count}×)" for reason, count in reasons.most_common(3))
     return (text or "no run finished") + (f", {failed} could not be measured" if failed else "") + why

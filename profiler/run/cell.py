@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from profiler.errors import LoadError
-from profiler.plan import Cell
+from profiler.plan import Cell, whole_window_s
 from profiler.records import DriveResult, Endpoint, LoadPlan, RequestRecord
 from profiler.run.bodies import PATHS, make_body
 from profiler.run.decode import RequestMeta, decode
 from profiler.run.drive import DriveProgress, drive
 from profiler.run.enough import Looks, Rule
 from profiler.run.system import Sampler, SystemUse
-from profiler.workload import arrivals
+from profiler.workload import arrivals, pauses, replay
+from profiler.workload.calls import Call
 from profiler.workload.prompts import PromptSet, build
+from profiler.workload.reuse import prefix_reuse
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 # No engine of today answers a stream faster than this, so a window never needs more prepared prompts than it allows.
 FASTEST_TTFT_S, FASTEST_TPOT_S = 0.01, 0.002
 MAX_PROMPTS = 20_000
+PAUSES = 10_000  # drawn think times, used again from the start
 SAMPLES = 3  # answers kept as text in a run
 
 
@@ -40,6 +45,7 @@ class Measured:
     prefix_hit_rate: float | None = None  # by the server's counters, over the whole run
     looks: int = 0  # at the cohort while it grew
     cut_s: float = 0.0  # by how much the window was opened later than planned
+    prefix_bound: float | None = None  # share of the cohort's input tokens that an infinite prefix cache would have known
 
 
 def measure(
@@ -70,9 +76,9 @@ def measure(
             endpoint.model,
             kind=spec.endpoint_kind,
             pin_output=cell.workload.pin_output,
-            text=_text(prompt.token_ids, tokenizer) if chat else None,
+            messages=messages_of(call, prompt.token_ids, tokenizer) if chat else (),
         )
-        for prompt in prompts.prompts
+        for prompt, call in zip(prompts.prompts, prompts.calls, strict=True)
     ]
     meta = [
         RequestMeta(prompt.request_id, prompt.session_id, prompt.turn, len(prompt.token_ids), prompt.max_tokens)
@@ -81,7 +87,7 @@ def measure(
     count = (lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)) if tokenizer else None
     looks = Looks(rule, folder, meta, count) if rule is not None else None
     with Sampler(engine_pid) as sampler:
-        result = drive(endpoint, PATHS[spec.endpoint_kind], bodies, load_plan(cell), folder, on_progress, enough=looks)
+        result = drive(endpoint, PATHS[spec.endpoint_kind], bodies, load_plan(cell, prompts), folder, on_progress, enough=looks)
     if looks is not None:
         looks.finish()
         if result.stop_reason == "precise enough" and looks.reason:
@@ -100,21 +106,23 @@ def measure(
         _samples(requests, prompts, tokenizer),
         system=sampler.over(result.window_open_ns, result.window_close_ns),
         looks=looks.taken if looks is not None else 0,
+        prefix_bound=reuse_of(requests, prompts),
     )
 
 
-def load_plan(cell: Cell) -> LoadPlan:
+def load_plan(cell: Cell, prompts: PromptSet) -> LoadPlan:
     """The load of a cell: warm-up at the cell's own load, then the window.
 
     A closed loop warms up until every slot has been answered once; an open loop for `warmup_s`. Open-loop arrivals go on past the
-    longest window by one request time-out, so that the load is still there while the last requests of the cohort are served.
+    longest window by one request time-out, so that the load is still there while the last requests of the cohort are served. Where
+    requests wait for others, the rate is that of all requests: first ones arrive the more rarely, the more follow each.
+
+    A trace, a ramp and a step are measured from end to end. A trace has no warm-up and its cohort is all of its requests; a ramp and a
+    step are warmed up at their first rate and followed by their last.
     """
     spec = cell.sweep
-    offsets: tuple[int, ...] = ()
-    if cell.load_kind == "rate":
-        horizon_s = spec.warmup_s + spec.window_max_s + spec.request_timeout_s
-        offsets = arrivals.poisson_offsets_ns(cell.load, horizon_s, cell.prompt_seed)
-    return LoadPlan(
+    whole_s = whole_window_s(cell)
+    plan = LoadPlan(
         kind=cell.load_kind,
         load=cell.load,
         warmup_s=spec.warmup_s,
@@ -123,16 +131,70 @@ def load_plan(cell: Cell) -> LoadPlan:
         window_max_s=spec.window_max_s,
         cohort_min=spec.requests,
         request_timeout_s=spec.request_timeout_s,
-        offsets_ns=offsets,
+        parents=tuple(call.parents for call in prompts.calls) if prompts.roots < len(prompts.calls) else (),
+        delays_ns=tuple(call.delay_ns for call in prompts.calls) if prompts.roots < len(prompts.calls) else (),
+        arrivals=cell.arrivals,
     )
+    if whole_s is not None:
+        plan = replace(plan, window_min_s=whole_s, window_max_s=whole_s, cohort_min=1)
+    if cell.workload.trace is not None:
+        # What waits for answers can outlast the recorded slice; the window stays open for it.
+        waits_s = spec.request_timeout_s if plan.parents else 0.0
+        plan = replace(plan, warmup_s=0.0, cohort_min=len(prompts.calls), window_max_s=plan.window_max_s + waits_s)
+        return replace(plan, offsets_ns=_kept_offsets(cell, prompts))
+    if cell.load_kind == "concurrency":
+        think = pauses.parse(spec.think)
+        return replace(plan, think_s=think.mean_s, thinks_ns=_thinks_ns(think, cell.prompt_seed))
+    return replace(plan, offsets_ns=_offsets_ns(cell, prompts, plan))
+
+
+def _offsets_ns(cell: Cell, prompts: PromptSet, plan: LoadPlan) -> tuple[int, ...]:
+    """Send times of the requests that wait for no other, over warm-up, window and drain."""
+    process = arrivals.parse(cell.sweep.arrivals)
+    share = prompts.roots / len(prompts.calls)
+    if isinstance(process, arrivals.Renewal):
+        horizon_s = plan.warmup_s + plan.window_max_s + plan.request_timeout_s
+        return arrivals.renewal_offsets_ns(process, cell.load * share, horizon_s, cell.prompt_seed)
+    middle = arrivals.segments(process, cell.sweep.window_min_s)
+    first, last = middle[0][0], middle[-1][1]
+    whole = ((first, first, plan.warmup_s), *middle, (last, last, plan.request_timeout_s))
+    return arrivals.profile_offsets_ns([(a * share, b * share, length) for a, b, length in whole], cell.prompt_seed)
+
+
+def _kept_offsets(cell: Cell, prompts: PromptSet) -> tuple[int, ...]:
+    """The trace's send times. Fitting to a context leaves out no request that has a time of its own."""
+    assert cell.workload.trace is not None
+    offsets = replay.load(cell.workload.trace).offsets_ns
+    assert len(offsets) == prompts.roots
+    return offsets
+
+
+def _thinks_ns(think: pauses.Pause, seed: int) -> tuple[int, ...]:
+    """Pauses that differ; () where all are the same."""
+    source = random.Random(f"{seed}/think")
+    return tuple(think.draw_ns(source) for _ in range(PAUSES)) if think.exponential else ()
+
+
+def reuse_of(requests: Sequence[RequestRecord], prompts: PromptSet) -> float | None:
+    """What an infinite prefix cache, empty at the start of the cell, would have known of the cohort's input tokens as they were sent."""
+    place = {prompt.request_id: number for number, prompt in enumerate(prompts.prompts)}
+    sent = sorted((r for r in requests if r.sent_ns is not None), key=lambda r: r.sent_ns or 0)
+    order = [place[r.request_id] for r in sent if r.request_id in place]
+    return prefix_reuse(prompts.calls, order, {place[r.request_id] for r in sent if r.in_window and r.request_id in place})
 
 
 def prompt_count(cell: Cell) -> int:
-    """How many different prompts to prepare: enough for the cohort, the warm-up and the drain, or for the shortest window."""
+    """How many different prompts to prepare: enough for the cohort, the warm-up and the drain, or for the shortest window.
+
+    Of a trace exactly its own; where requests wait for others, whole sessions, so a few more.
+    """
     spec = cell.sweep
-    if cell.load_kind == "rate":
-        return min(MAX_PROMPTS, int(2 * spec.requests + cell.load * (2 * spec.window_min_s + spec.warmup_s + spec.request_timeout_s)) + 1)
     lengths = cell.workload.lengths
+    if lengths is None:
+        return 0
+    if cell.load_kind == "rate":
+        window_s = whole_window_s(cell) or spec.window_min_s
+        return min(MAX_PROMPTS, int(2 * spec.requests + cell.load * (2 * window_s + spec.warmup_s + spec.request_timeout_s)) + 1)
     osl = lengths.osl if isinstance(lengths.osl, int) else min(lengths.osl.values())
     fastest_s = FASTEST_TTFT_S + osl * FASTEST_TPOT_S
     busiest = cell.load * (spec.window_min_s + spec.warmup_s) / fastest_s
@@ -145,6 +207,20 @@ def _tokenizer(tokenizer_json: Path | None) -> Tokenizer | None:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(tokenizer_json))
+
+
+def messages_of(call: Call, token_ids: Sequence[int], tokenizer: Tokenizer | None) -> list[dict[str, str]]:
+    """A prompt as chat messages: the answers in its history are the assistant's, all else is the user's.
+
+    The server's chat template puts tokens between them, so a chat prompt is longer than the asked length.
+    """
+    messages: list[dict[str, str]] = []
+    at = 0
+    for is_answer, pieces in groupby(call.pieces, lambda piece: piece.space == "answer"):
+        end = at + sum(piece.tokens for piece in pieces)
+        messages.append({"role": "assistant" if is_answer else "user", "content": _text(token_ids[at:end], tokenizer)})
+        at = end
+    return messages
 
 
 def _text(token_ids: Sequence[int], tokenizer: Tokenizer | None) -> str:

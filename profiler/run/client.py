@@ -144,7 +144,7 @@ class Reporter:
 
 def read_plan(raw: dict[str, Any]) -> LoadPlan:
     """A LoadPlan from its JSON."""
-    exact = {name: tuple(raw[name]) for name in ("offsets_ns", "delays_ns")}
+    exact = {name: tuple(raw[name]) for name in ("offsets_ns", "delays_ns", "thinks_ns")}
     return LoadPlan(**{**raw, **exact, "parents": tuple(map(tuple, raw["parents"]))})
 
 

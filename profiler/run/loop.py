@@ -99,6 +99,8 @@ class Loop:
         self._idle: list[Connection] = []
         self._in_flight: dict[int, Flight] = {}  # in the order of their deadlines
         self._timeout_ns = int(plan.request_timeout_s * NS_PER_S)
+        # A schedule that ends before the window does (a trace whose slice ends quietly) leaves the window its length.
+        self._least_ns = self.started_ns + int((plan.warmup_s + plan.window_min_s) * NS_PER_S) if plan.kind == "rate" else 0
         self._last_ns = self.started_ns + int(plan.cell_timeout_s * NS_PER_S) + 2 * TICK_NS
         self._seq = 0
         self._lost_in_row = 0
@@ -282,7 +284,7 @@ class Loop:
             self.stop_reason = "server gone"
         elif self.errors >= HOPELESS_AFTER and self.answered == 0:
             self.stop_reason = "no request was answered"
-        elif self.schedule.next_ns == NEVER and not self._in_flight:
+        elif self.schedule.next_ns == NEVER and not self._in_flight and now >= self._least_ns:
             self.stop_reason = "schedule ended"
         elif now >= self._last_ns:
             self.stop_reason = "cell time spent"

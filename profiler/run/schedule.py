@@ -38,7 +38,8 @@ class Schedule:
         self.abandoned = 0
         self._plan = plan
         self._start_ns = start_ns
-        self._think_ns = int(plan.think_s * NS_PER_S)
+        self._thinks_ns = plan.thinks_ns or (int(plan.think_s * NS_PER_S),)
+        self._thought = share[0]  # number of the next pause
         self._root, self._step = share  # number of the next root; bodies are used again when they run out
         self._roots: Sequence[int] = range(bodies)
         self._sizes: Sequence[int] = ()
@@ -89,7 +90,10 @@ class Schedule:
                 if waits == 1:
                     self._push(now_ns + self._plan.delays_ns[child] if self._plan.delays_ns else now_ns, child, chain)
         if self._plan.kind == "concurrency" and (chain is None or chain.left == 0):
-            self._push(now_ns + (self._think_ns if answered else pause_ns), _FREE, None)
+            if answered:
+                pause_ns = self._thinks_ns[self._thought % len(self._thinks_ns)]
+                self._thought += self._step
+            self._push(now_ns + pause_ns, _FREE, None)
         self._set_next()
 
     def _abandon(self, body: int, chain: Chain) -> None:

@@ -91,6 +91,14 @@ RUNS: tuple[Column, ...] = (
     Column("workload_version", "int64", "", "version of the workload"),
     Column("load_kind", "string", "", "concurrency (closed loop) | rate (open loop)"),
     Column("load", "float64", "users or 1/s", "concurrent users in a closed loop, requests/s in an open one"),
+    Column(
+        "arrivals", "string", "", "how the load arrived: closed, poisson, constant, gamma cv=…, ramp …, step …, trace FILE and its factors"
+    ),
+    Column("cut_share", "float64", "", "share of the prepared requests that were cut, or left out, to fit the model's context"),
+    Column("prefix_declared", "float64", "", "share of the input tokens in a declared shared prefix; NULL where none is declared"),
+    Column(
+        "prefix_bound", "float64", "", "share of the cohort's input tokens that an infinite prefix cache, empty at first, would have known"
+    ),
     Column("window_open_ns", "int64", "ns", "CLOCK_MONOTONIC: when the measuring window opened"),
     Column("window_close_ns", "int64", "ns", "CLOCK_MONOTONIC: when it closed; the window is [open, close)"),
     Column("window_s", "float64", "s", "length of the measuring window"),

@@ -22,7 +22,7 @@ def draw(lengths: Lengths, n: int, seed: int) -> list[tuple[int, int]]:
     """
     if isinstance(lengths, FixedLengths):
         return [(lengths.isl, lengths.osl)] * n
-    isl, osl = _table(lengths.isl, "isl"), _table(lengths.osl, "osl")
+    isl, osl = table(lengths.isl, "lengths.isl"), table(lengths.osl, "lengths.osl")
     r = 2 * math.sin(math.pi * lengths.correlation / 6)
     source = random.Random(seed)
     pairs = []
@@ -33,26 +33,22 @@ def draw(lengths: Lengths, n: int, seed: int) -> list[tuple[int, int]]:
     return pairs
 
 
-def quantile(table: list[tuple[float, int]], u: float) -> int:
-    """The length at probability `u` in [0, 1], log-linear between the points of `table` (sorted by probability)."""
-    for (p0, low), (p1, high) in pairwise(table):
+def quantile(points: list[tuple[float, int]], u: float) -> int:
+    """The length at probability `u` in [0, 1], log-linear between `points` (sorted by probability)."""
+    for (p0, low), (p1, high) in pairwise(points):
         if u <= p1:
             share = (u - p0) / (p1 - p0)
             return max(1, round(math.exp(math.log(low) + share * (math.log(high) - math.log(low)))))
-    return table[-1][1]
+    return points[-1][1]
 
 
-def _table(points: Mapping[str, int], key: str) -> list[tuple[float, int]]:
+def table(points: Mapping[str, int], key: str) -> list[tuple[float, int]]:
     """Parse `{"0": 3, "0.5": 1020, "1": 14050}`. Raises SpecError unless it spans 0 to 1 and rises."""
     try:
-        table = sorted((float(p), int(tokens)) for p, tokens in points.items())
+        rows = sorted((float(p), int(tokens)) for p, tokens in points.items())
     except ValueError:
-        raise SpecError(
-            f"lengths.{key}: quantiles must be numbers from 0 to 1", hint='such as {"0" = 3, "0.5" = 1020, "1" = 14050}'
-        ) from None
-    tokens = [t for _, t in table]
-    if not table or table[0][0] != 0 or table[-1][0] != 1 or tokens != sorted(tokens) or tokens[0] < 1:
-        raise SpecError(
-            f"lengths.{key}: the quantiles must run from 0 to 1 and never fall, with at least 1 token", hint="give the points 0 and 1"
-        )
-    return table
+        raise SpecError(f"{key}: quantiles must be numbers from 0 to 1", hint='such as {"0" = 3, "0.5" = 1020, "1" = 14050}') from None
+    tokens = [t for _, t in rows]
+    if not rows or rows[0][0] != 0 or rows[-1][0] != 1 or tokens != sorted(tokens) or tokens[0] < 1:
+        raise SpecError(f"{key}: the quantiles must run from 0 to 1 and never fall, and be at least 1", hint="give the points 0 and 1")
+    return rows

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
+from specs import backend
 from wire_client import Wire
 
 from profiler import catalog
 from profiler.engines import registry
 from profiler.engines.protocol import RunningEngine
 from profiler.records import LocalModel
-from profiler.spec import BackendSpec, validate_spec
-
-
-def backend(engine: str, **options: Any) -> BackendSpec:
-    raw = {"name": f"test-{engine}", "summary": "a test", "engine": engine, "device": "cpu", "precision": "none", "options": options}
-    return validate_spec(raw, BackendSpec, "a test")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import json
 import threading
 
 import pytest
-from conftest import backend
+from specs import backend
 
 from profiler.engines import openai, process
 from profiler.errors import EngineError, SpecError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import backend
+from specs import backend
 
 from profiler import catalog
 from profiler.engines import registry

@@ -9,7 +9,7 @@ import time
 from itertools import pairwise
 
 import pytest
-from conftest import backend
+from specs import backend
 from wire_client import Wire, until
 
 from profiler.engines import registry

@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from conftest import backend
+from specs import backend
 from wire_client import until
 
 from profiler.engines import process, registry

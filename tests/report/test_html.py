@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HOSTILE
+from shown import HOSTILE
 
 from profiler.errors import ReportError
 from profiler.report import html
