@@ -32,6 +32,7 @@ def test_openvino_backends_differ_in_weights_only():
         ("openvino", {"cache_size_gb": 0.5}, ("cache_size_gb", "whole number")),
         ("openvino", {"prefix_caching": "yes"}, ("prefix_caching", "true or false")),
         ("null", {"ttft": 5}, ("options.ttft", "ttft_ms")),
+        ("paced", {"distribution": "normal"}, ("distribution", "lognormal")),
         ("openai", {}, ("options.url", "--url")),
     ],
 )
@@ -50,7 +51,7 @@ def test_variants_openvino_cannot_make(variant):
 
 
 def test_unknown_engine():
-    assert registry.names() == ["null", "openai", "openvino"]
+    assert registry.names() == ["null", "openai", "openvino", "paced"]
     with pytest.raises(UnknownNameError) as caught:
         registry.get("openvin")
     assert "openvino" in caught.value.hint
