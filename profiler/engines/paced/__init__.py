@@ -71,7 +71,9 @@ class PacedEngine:
 
     def prepare(self, model: LocalModel | None, backend: BackendSpec, progress: Progress, pip_args: Sequence[str] = ()) -> Variant:
         self.validate(backend)
-        return Variant(variant_id="none", path=build.binary(progress), precision="none", size_bytes=None, details={"paced": dict(backend.options)})
+        return Variant(
+            variant_id="none", path=build.binary(progress), precision="none", size_bytes=None, details={"paced": dict(backend.options)}
+        )
 
     def command(self, variant: Variant, backend: BackendSpec, port: int) -> list[str]:
         program = str(variant.path) if variant.path else "<paced>"
@@ -100,7 +102,11 @@ class PacedEngine:
 
 def flags(values: Mapping[str, object]) -> list[str]:
     """Options as the program's flags."""
-    return [f"--{key.replace('_', '-')}={str(value).lower() if value is True or value is False else value}" for key, value in values.items() if key != "port"]
+    return [
+        f"--{key.replace('_', '-')}={str(value).lower() if value is True or value is False else value}"
+        for key, value in values.items()
+        if key != "port"
+    ]
 
 
 ENGINE: Engine = PacedEngine()
