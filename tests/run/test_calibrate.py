@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,8 @@ from profiler.records import DriveResult, RequestRecord
 from profiler.run import calibrate, oracle
 
 MS = 1_000_000
-DRIVE = DriveResult(0, 1000 * MS, 3000 * MS, 4000 * MS, "2026-01-01", "cohort complete", 0.004, "kernel", None, None, 0.0, 0)
+TIMES = {"started_ns": 0, "window_open_ns": 1000 * MS, "window_close_ns": 3000 * MS, "ended_ns": 4000 * MS, "client_cpu_s": 0.004}
+DRIVE = DriveResult(**{field.name: TIMES.get(field.name) for field in fields(DriveResult)})  # type: ignore[arg-type]
 
 
 def served(key: str, start_ms: int, tokens: int = 11, first_ms: int = 50, gap_ms: int = 10) -> SentRequest:
