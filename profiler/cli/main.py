@@ -18,6 +18,7 @@ COMMANDS = {
     "list": ("profiler.cli.listing", "List backends, workloads, models or engines."),
     "engines": ("profiler.cli.engines", "Build or remove the engines' own Python environments."),
     "doctor": ("profiler.cli.doctor", "Say what this machine can run and measure, and what is missing."),
+    "calibrate": ("profiler.cli.calibrate", "Measure the load client's own error on this machine."),
     "results": ("profiler.cli.results", "List, show and query stored runs."),
 }
 

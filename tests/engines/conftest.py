@@ -33,6 +33,14 @@ def null_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEng
 
 
 @pytest.fixture(scope="session")
+def paced_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
+    engine, spec = registry.get("paced"), backend("paced", ttft_ms=5.0, itl_ms=1.0)
+    variant = engine.prepare(None, spec, lambda line: None)
+    with engine.start(variant, spec, tmp_path_factory.mktemp("paced") / "engine.log", lambda line: None) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def attached(null_server: RunningEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
     engine, spec = registry.get("openai"), backend("openai", url=null_server.endpoint.url, device="a test")
     with engine.start(
@@ -42,7 +50,8 @@ def attached(null_server: RunningEngine, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(
-    params=["null_server", "attached", pytest.param("openvino_server", marks=pytest.mark.engine)], ids=["null", "openai", "openvino"]
+    params=["null_server", "paced_server", "attached", pytest.param("openvino_server", marks=pytest.mark.engine)],
+    ids=["null", "paced", "openai", "openvino"],
 )
 def wire(request: pytest.FixtureRequest) -> Wire:
     return Wire(request.getfixturevalue(request.param))

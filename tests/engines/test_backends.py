@@ -34,6 +34,7 @@ def test_openvino_backends_differ_in_weights_only():
         ("openvino", {"cache_size_gb": 0.5}, ("cache_size_gb", "whole number")),
         ("openvino", {"prefix_caching": "yes"}, ("prefix_caching", "true or false")),
         ("null", {"ttft": 5}, ("options.ttft", "ttft_ms")),
+        ("paced", {"distribution": "normal"}, ("distribution", "lognormal")),
         ("openai", {}, ("options.url", "--url")),
     ],
 )
@@ -73,7 +74,7 @@ def test_a_cpu_without_16_bit_arithmetic_computes_in_f32_and_says_so(able, asked
 
 
 def test_unknown_engine():
-    assert registry.names() == ["null", "openai", "openvino"]
+    assert registry.names() == ["null", "openai", "openvino", "paced"]
     with pytest.raises(UnknownNameError) as caught:
         registry.get("openvin")
     assert "openvino" in caught.value.hint
