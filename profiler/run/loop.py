@@ -93,6 +93,7 @@ class Loop:
         self._requests = requests
         self._spool = writer
         self._command = command
+        self._led = led
         self._on_tick = on_tick
         self._poller = poller.make()
         self._by_fd: dict[int, Connection] = {}
@@ -282,7 +283,7 @@ class Loop:
             self.stop_reason = "server gone"
         elif self.errors >= HOPELESS_AFTER and self.answered == 0:
             self.stop_reason = "no request was answered"
-        elif self.schedule.next_ns == NEVER and not self._in_flight:
+        elif self.schedule.next_ns == NEVER and not self._in_flight and not self._led:  # of several clients, others may still send
             self.stop_reason = "schedule ended"
         elif now >= self._last_ns:
             self.stop_reason = "cell time spent"

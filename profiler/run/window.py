@@ -38,7 +38,9 @@ class Window:
 
     @property
     def phase(self) -> str:
-        return "warm-up" if self.open_ns is None or not self.cohort_sent else "window" if self.close_ns is None else "drain"
+        if self.close_ns is not None:
+            return "drain"
+        return "window" if self.open_ns is not None and self.cohort_sent else "warm-up"
 
     @property
     def over(self) -> bool:
