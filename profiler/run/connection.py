@@ -11,7 +11,7 @@ import ssl
 import time
 from email.utils import parsedate_to_datetime
 
-from profiler.run.clocks import SO_TIMESTAMPNS, STAMP, STAMP_SPACE, enable_kernel_stamps
+from profiler.run.clocks import STAMP, STAMP_SPACE, enable_kernel_stamps
 from profiler.units import NS_PER_S
 
 READ_BYTES = 1 << 14
@@ -210,10 +210,9 @@ class Connection:
         except OSError as error:
             raise ConnectionLost("reset", error.strerror or str(error)) from error
         stamp = 0
-        for level, kind, value in control:
-            if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS:
-                seconds, nanoseconds = STAMP.unpack(value[: STAMP.size])
-                stamp = seconds * NS_PER_S + nanoseconds
+        if control:  # nothing else was asked for
+            seconds, nanoseconds = STAMP.unpack(control[0][2])
+            stamp = seconds * NS_PER_S + nanoseconds
         if self._tls is None or not data:
             return data, stamp, not data
         return self._decrypt(data), stamp, False

@@ -58,22 +58,24 @@ class _Raw:
 
 
 def decode(folder: Path, meta: Sequence[RequestMeta], count_tokens: CountTokens | None) -> Decoded:
-    """Decode `folder`/spool.bin. `meta[i]` describes body i; a body sent again gets "#2", "#3" behind its id.
+    """Decode `folder`/spool.bin, or those of several clients. `meta[i]` describes body i; a body sent again gets "#2", "#3" behind its id.
 
     One pass; each request is decoded as its reads come, so that memory holds what the records keep and no raw bytes.
     """
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     window = (result["window_open_ns"], result["window_close_ns"])
+    paths = sorted(folder.glob(f"client-*/{spool.NAME}")) or [folder / spool.NAME]
     delays = array("q")
     texts = 0
-    finished: list[tuple[int, int, RequestRecord]] = []  # seq, body, record
-    for seq, raw in _requests(folder / spool.NAME, count_tokens, delays):
-        answer = _answer(raw)
-        in_window = window[0] <= raw.intended_ns < window[1]
-        keep_text = in_window and answer.error_kind is None and texts < TEXTS
-        texts += keep_text
-        record = _record(raw, answer, meta[raw.body], in_window, raw.intended_ns < window[0], answer.text if keep_text else None)
-        finished.append((seq, raw.body, record))
+    finished: list[tuple[int, int, RequestRecord]] = []  # seq (of several clients: intended ns), body, record
+    for path in paths:
+        for seq, raw in _requests(path, count_tokens, delays):
+            answer = _answer(raw)
+            in_window = window[0] <= raw.intended_ns < window[1]
+            keep_text = in_window and answer.error_kind is None and texts < TEXTS
+            texts += keep_text
+            record = _record(raw, answer, meta[raw.body], in_window, raw.intended_ns < window[0], answer.text if keep_text else None)
+            finished.append((seq if len(paths) == 1 else raw.intended_ns, raw.body, record))
     return Decoded(_named(finished), *_delays_s(delays))
 
 

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
+import shutil
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from profiler.errors import LoadError
 from profiler.records import DriveResult, Endpoint, LoadPlan
 from profiler.run import schedule
 from profiler.run.client import LENGTH
+from profiler.run.clients import (
+    LEAD_NS,
+    START_S,
+    STOP_S,
+    Client,
+    DriveProgress,
+    Leader,
+    default_cpus,
+    lines,
+    merge,
+    together,
+    write_jobs,
+)
 
-STOP_S = 10.0  # to finish the spool after being asked to stop
-
-
-@dataclass(frozen=True)
-class DriveProgress:
-    """Where a run stands. `cohort_done` of `cohort_sent` requests of the window have ended."""
-
-    elapsed_s: float
-    phase: str  # "warm-up" | "window" | "drain"
-    sent: int
-    done: int
-    cohort_sent: int
-    cohort_done: int
-    errors: int
-    in_flight: int
+__all__ = ["DriveProgress", "drive", "read_result"]
 
 
 def drive(
@@ -41,14 +39,18 @@ def drive(
     folder: Path,
     on_progress: Callable[[DriveProgress], None] | None = None,
     enough: Callable[[DriveProgress], bool] | None = None,
+    *,
+    processes: int = 1,
+    cpus: Sequence[int] | None = None,
 ) -> DriveResult:
     """Offer `plan` to `endpoint` and keep every read in `folder`/spool.bin. `path` is appended to the endpoint's prefix.
 
     `enough` is asked at each progress line while the window is open; its first True closes the window ("precise enough"), though never
     before the plan's least length. The plan's own rules close it all the same.
 
-    The client is a process of its own; on KeyboardInterrupt it is stopped and its spool stays readable. Raises LoadError when the
-    client fails (its last lines in `detail`) or nothing was prepared to be sent.
+    The client is a process of its own; on KeyboardInterrupt it is stopped and its spool stays readable. `processes` clients share the
+    load (`client-0` ... in `folder`, see clients.processes_for); `cpus` are the cores they may run on: None takes the default, () none
+    in particular. Raises LoadError when a client fails (its last lines in `detail`) or nothing was prepared to be sent.
     """
     if not bodies:
         raise LoadError("no requests were prepared")
@@ -57,37 +59,75 @@ def drive(
             schedule.roots_of(plan.parents, len(bodies))
         except ValueError as error:
             raise LoadError(f"the requests depend on one another in a way that cannot be driven: {error}") from error
-    _write_job(endpoint, path, bodies, plan, folder)
+    folders = [folder] if processes == 1 else [folder / f"client-{j}" for j in range(processes)]
+    _write_job(endpoint, path, bodies, plan, folder, folders, default_cpus(processes) if cpus is None else cpus)
     errors = folder / "client.log"
-    with errors.open("wb") as log:
-        # -I: neither the user's PYTHON* variables nor the current folder may bring other code into the process that holds the clock.
-        # A session of its own: Ctrl-C is for the parent, which stops the client in order.
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "profiler.run.client", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            assert process.stdin is not None and process.stdout is not None
-            _say(process, json.dumps(dict(endpoint.headers)))
-            for line in process.stdout:
-                progress = DriveProgress(**json.loads(line))
-                if on_progress is not None:
-                    on_progress(progress)
-                if enough is not None and progress.phase == "window" and enough(progress):
-                    _say(process, "close")
-                    enough = None
-            process.wait()
-        finally:
-            _stop(process)
-    if process.returncode != 0:
-        lines = errors.read_text(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"exit code {process.returncode}"
-        raise LoadError(f"the load client failed: {reason}", detail="\n".join(lines[-12:]) or None)
+    with errors.open("wb") as log, contextlib.ExitStack() as stack:
+        clients = []
+        for own in folders:
+            clients.append(Client(own, log))
+            stack.callback(clients[-1].stop)
+        reason = _run(clients, plan, json.dumps(dict(endpoint.headers)), on_progress, enough)
+        for client in clients:
+            client.process.wait(STOP_S)
+    failed = [client.process.returncode for client in clients if client.process.returncode != 0]
+    if failed:
+        last = errors.read_text(errors="replace").strip().splitlines()
+        raise LoadError(f"the load client failed: {last[-1] if last else f'exit code {failed[0]}'}", detail="\n".join(last[-12:]) or None)
     errors.unlink()
+    if processes > 1:
+        results = [json.loads((own / "result.json").read_text(encoding="utf-8")) for own in folders]
+        merged = merge(results, reason) | {"client_processes": processes}
+        (folder / "result.json").write_text(json.dumps(merged), encoding="utf-8")
     return read_result(folder)
+
+
+def _run(
+    clients: Sequence[Client],
+    plan: LoadPlan,
+    headers: str,
+    on_progress: Callable[[DriveProgress], None] | None,
+    enough: Callable[[DriveProgress], bool] | None,
+) -> str | None:
+    """Until every client has ended. Why the window closed, where this process led it."""
+    for client in clients:
+        client.say(headers)
+    leader: Leader | None = None
+    ready = 0
+    for client, line in lines(clients, START_S + plan.cell_timeout_s + STOP_S):
+        if line is None:
+            if len(clients) > 1 and client.process.wait(STOP_S) != 0:
+                break  # the others are stopped; what it said is in its log
+            if len(clients) > 1 and leader is not None and leader.reason is None:
+                reason = json.loads((client.folder / "result.json").read_text(encoding="utf-8"))["stop_reason"]
+                for other in clients:
+                    other.say(f"stop {reason}")
+            continue
+        if not line:  # one of several is ready
+            ready += 1
+            if ready == len(clients):
+                started_ns = time.monotonic_ns() + LEAD_NS
+                leader = Leader(plan, started_ns)
+                for each in clients:
+                    each.say(str(started_ns))
+            continue
+        client.progress = DriveProgress(**line)
+        told = together(clients)
+        if told is None:
+            continue
+        if on_progress is not None:
+            on_progress(told)
+        if enough is not None and told.phase == "window" and enough(told):
+            enough = None
+            leader.ask_to_close() if leader else client.say("close")
+        if leader is not None:
+            drained = all(
+                c.progress is not None and c.progress.phase == "drain" and c.progress.cohort_done == c.progress.cohort_sent for c in clients
+            )
+            command = leader.decide(time.monotonic_ns(), told, drained)
+            for each in clients if command else ():
+                each.say(command or "")
+    return leader.reason if leader else None
 
 
 def read_result(folder: Path) -> DriveResult:
@@ -97,33 +137,16 @@ def read_result(folder: Path) -> DriveResult:
     return DriveResult(**raw, read_delay_p50_s=None, read_delay_p99_s=None)
 
 
-def _write_job(endpoint: Endpoint, path: str, bodies: Sequence[bytes], plan: LoadPlan, folder: Path) -> None:
+def _write_job(
+    endpoint: Endpoint, path: str, bodies: Sequence[bytes], plan: LoadPlan, folder: Path, folders: Sequence[Path], cpus: Sequence[int]
+) -> None:
     where = {key: value for key, value in asdict(endpoint).items() if key != "headers"}
-    job = {"endpoint": where, "path": path, "plan": asdict(plan), "bodies": "bodies.bin", "share": [0, 1], "cpus": []}
     try:
-        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        for old in folder.glob("client-*"):  # of an earlier try with more processes
+            shutil.rmtree(old) if old.is_dir() else None
+        write_jobs(folders, {"endpoint": where, "path": path}, plan, cpus)
         with (folder / "bodies.bin").open("wb") as file:
             for body in bodies:
                 file.write(LENGTH.pack(len(body)) + body)
     except OSError as error:
         raise LoadError(f"{folder}: {error.strerror}", hint="the results folder's disk is full or not writable") from error
-
-
-def _say(process: subprocess.Popen[bytes], line: str) -> None:
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it died already; its log says why
-        os.write(process.stdin.fileno(), line.encode() + b"\n")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()

@@ -93,6 +93,7 @@ class Loop:
         self._requests = requests
         self._spool = writer
         self._command = command
+        self._led = led
         self._on_tick = on_tick
         self._poller = poller.make()
         self._by_fd: dict[int, Connection] = {}
@@ -284,7 +285,8 @@ class Loop:
             self.stop_reason = "server gone"
         elif self.errors >= HOPELESS_AFTER and self.answered == 0:
             self.stop_reason = "no request was answered"
-        elif self.schedule.next_ns == NEVER and not self._in_flight and now >= self._least_ns:
+        elif self.schedule.next_ns == NEVER and not self._in_flight and now >= self._least_ns and not self._led:
+            # With a leader others of the clients may still send.
             self.stop_reason = "schedule ended"
         elif now >= self._last_ns:
             self.stop_reason = "cell time spent"

@@ -38,7 +38,9 @@ class Window:
 
     @property
     def phase(self) -> str:
-        return "warm-up" if self.open_ns is None or not self.cohort_sent else "window" if self.close_ns is None else "drain"
+        if self.close_ns is not None:
+            return "drain"
+        return "window" if self.open_ns is not None and self.cohort_sent else "warm-up"
 
     @property
     def over(self) -> bool:
@@ -89,7 +91,7 @@ class Window:
     def _close_if_due(self, now_ns: int) -> None:
         if self._led:
             if now_ns >= self._close_at:
-                self.close_ns = self._close_at
+                self._close(self._close_at)
             return
         assert self.open_ns is not None
         plan = self._plan
@@ -102,7 +104,15 @@ class Window:
             self.close_reason = BUDGET_SPENT
         else:
             return
-        self.close_ns = now_ns
+        self._close(self.open_ns + int(plan.window_max_s * NS_PER_S) if self.close_reason == BUDGET_SPENT else now_ns)
+
+    def _close(self, at_ns: int) -> None:
+        """Close at a time that may lie a little back: what was intended after it and counted already is not of the cohort."""
+        self.close_ns = at_ns
+        late = [seq for seq, intended_ns in self._cohort.items() if intended_ns >= at_ns]
+        for seq in late:
+            del self._cohort[seq]
+        self.cohort_sent -= len(late)
 
     def _next_look(self, now_ns: int) -> int:
         if self.close_ns is not None:
