@@ -14,7 +14,8 @@ from profiler.analyse.enough import bounds_of
 from profiler.analyse.latency import summarise
 from profiler.analyse.validity import certify
 from profiler.plan import Cell, digest
-from profiler.records import LocalModel, Variant
+from profiler.records import DriveResult, LocalModel, Variant
+from profiler.run.calibrate import Curve, error_bar, load_curve
 from profiler.run.cell import Measured
 from profiler.run.start import Outcome
 from profiler.spec import BackendSpec, SweepSpec
@@ -74,7 +75,7 @@ def assess(facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, m
     target = qos.parse(cell.qos) if cell.qos else None
     run |= summarise(measured.requests, measured.drive, target, bounds)
     steadiness = steady.examine(measured.requests, measured.drive, cell.load_kind, cell.load, arrivals)
-    run |= _certificate(measured, steadiness)
+    run |= _certificate(measured, steadiness) | error_bar_of(measured.drive, run["output_tps"], load_curve(facts.machine["machine_id"]))
     quality = certify(
         measured.requests,
         measured.drive,
@@ -114,6 +115,16 @@ def settle(outcome: Outcome) -> Outcome:
     requests, drive = shorter
     cut_s = (drive.window_open_ns - measured.drive.window_open_ns) / NS_PER_S
     return replace(outcome, measured=replace(measured, requests=requests, drive=drive, cut_s=cut_s))
+
+
+def error_bar_of(drive: DriveResult, output_tps: float | None, curve: Curve | None) -> dict[str, Any]:
+    """The client's own error at the run's token rate: calibrated on this machine where it was, and never less than the run itself saw."""
+    seen = drive.read_delay_p99_s
+    if curve is None or output_tps is None:
+        return {"ttft_error_bar_s": seen, "tpot_error_bar_s": None, "error_bar_source": "this run" if seen is not None else None}
+    bar = error_bar(curve, output_tps)
+    source = "beyond calibration" if bar.beyond else "calibrated"
+    return {"ttft_error_bar_s": max(bar.ttft_s, seen or 0.0), "tpot_error_bar_s": bar.itl_s, "error_bar_source": source}
 
 
 def _certificate(measured: Measured, steadiness: steady.Steadiness) -> dict[str, Any]:

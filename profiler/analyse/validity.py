@@ -25,6 +25,8 @@ SEND_LAG_P99_S = 0.010
 CLIENT_CPU_SHARE = 0.8
 # Kernel stamps do not see our delay, but a read that comes a token late brings two of them under one stamp.
 READ_DELAY_TOKENS = 1.0
+# What the client may add to a figure (docs/client.md). Single runs lie 5 to 10 % apart, so 5 % would be seen; below 1 ms nobody waits.
+CLIENT_ERROR_SHARE, CLIENT_ERROR_S = 0.05, 0.001
 # An engine that fills the machine loses about the share that others take. 5 % is what starts differ by anyhow.
 OTHER_CPU_SHARE = 0.05
 STEAL_CPU_SHARE = 0.05
@@ -101,6 +103,7 @@ def certify(
         *_broken(cohort, drive),
         *_clocks(drive, system),
         *_client(drive, run),
+        *_error_bars(run),
         *_machine(system, drive),
         *_answers(run, pinned_output, len(cohort), prefix_expected),
         *_steady(steadiness),
@@ -155,6 +158,14 @@ def _client(drive: DriveResult, run: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("repeated-prompts", "suspect", reason, "a shorter window: lower window_max_s or --duration")
 
 
+def _error_bars(run: Mapping[str, Any]) -> Iterator[Finding]:
+    for name, bar, figure in (("TTFT", "ttft_error_bar_s", "ttft_p50_s"), ("TPOT", "tpot_error_bar_s", "tpot_p50_s")):
+        error, median = run.get(bar), run.get(figure)
+        if error is not None and median and error > max(CLIENT_ERROR_S, CLIENT_ERROR_SHARE * median):
+            reason = f"the client may add {error * 1e3:.1f} ms to a {name} of {median * 1e3:.1f} ms ({run.get('error_bar_source')})"
+            yield Finding("client-error", "suspect", reason, "a core for the client: fewer engine threads, or a client elsewhere")
+
+
 def _machine(system: SystemUse | None, drive: DriveResult) -> Iterator[Finding]:
     if system is None:
         return
@@ -197,6 +208,9 @@ def _facts(drive: DriveResult, run: Mapping[str, Any], steadiness: Steadiness | 
         "send_lag_p99_s",
         "client_cpu_share",
         "tokens_per_read",
+        "ttft_error_bar_s",
+        "tpot_error_bar_s",
+        "error_bar_source",
         "asked_output_tokens_mean",
         "got_output_tokens_mean",
         "prefix_hit_rate",

@@ -142,6 +142,11 @@ RUNS: tuple[Column, ...] = (
     Column("steal_cpu_cores", "float64", "cores", "CPU time the hypervisor took away / window length"),
     Column("throttled_s", "float64", "s", "time a cgroup CPU quota held the engine or the client up in the window"),
     Column("clock_resolution_s", "float64", "s", "smallest step seen of CLOCK_MONOTONIC"),
+    Column(
+        "ttft_error_bar_s", "float64", "s", "what the client may add to a TTFT: the worse of calibration and p99 read delay of this run"
+    ),
+    Column("tpot_error_bar_s", "float64", "s", "what the client may add to a TPOT at this token rate, by calibration; NULL without one"),
+    Column("error_bar_source", "string", "", "calibrated | beyond calibration | this run (not calibrated: profile calibrate)"),
     Column("prefix_hit_rate", "float64", "", "share of input tokens the server's prefix cache knew, warm-up included, by its own counters"),
     Column("prefix_hit_reason", "string", "", "why prefix_hit_rate is NULL"),
     Column(

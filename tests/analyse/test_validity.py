@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -8,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from profiler.analyse.assess import error_bar_of
 from profiler.analyse.latency import summarise
 from profiler.analyse.steady import Steadiness
 from profiler.analyse.validity import Quality, certify
 from profiler.records import DriveResult, RequestRecord
+from profiler.run.calibrate import Curve, Point
 from profiler.run.system import SystemUse
 
 MakeRecord = Callable[..., RequestRecord]
@@ -152,3 +155,47 @@ def test_every_finding_is_documented() -> None:
     codes = set(re.findall(r'Finding\(\s*"([a-z-]+)"', source))
     table = (root / "docs" / "validity.md").read_text()
     assert len(codes) >= 16 and codes == set(re.findall(r"^\| `([a-z-]+)` \|", table, re.M))
+
+
+def curve_of(*points: tuple[str, float, float, float]) -> Curve:
+    """(idle or busy, tokens/s, TTFT error, gap error)."""
+    from profiler.run import oracle
+
+    names = {field.name for field in dataclasses.fields(oracle.Checked)}
+    made = []
+    for beside, rate, ttft, gap in points:
+        values = {
+            **dict.fromkeys(names, 0),
+            "tokens_per_s": rate,
+            "ttft_error_p50_s": 0.0,
+            "ttft_error_p99_s": ttft,
+            "itl_error_p99_s": gap,
+            "kept": 1.0,
+        }
+        made.append(Point(beside, oracle.Checked(**values)))  # type: ignore[arg-type]
+    return Curve("m", "2026-11-24", "0", oracle.Pace(), tuple(made))
+
+
+CURVE = [("idle", 100, 0.0001, 0.00001), ("idle", 1000, 0.0002, 0.00001), ("busy", 100, 0.003, 0.0001), ("busy", 1000, 0.008, 0.0002)]
+
+
+def test_the_error_bar_is_the_worst_around_the_rate_and_at_least_what_the_run_saw(make_drive: MakeDrive) -> None:
+    curve = curve_of(*CURVE)
+    assert error_bar_of(make_drive(), 50, curve) == {
+        "ttft_error_bar_s": 0.003,
+        "tpot_error_bar_s": 0.0001,
+        "error_bar_source": "calibrated",
+    }
+    assert error_bar_of(make_drive(), 500, curve)["ttft_error_bar_s"] == 0.008
+    assert error_bar_of(make_drive(read_delay_p99_s=0.02), 500, curve)["ttft_error_bar_s"] == 0.02
+    assert error_bar_of(make_drive(), 5000, curve)["error_bar_source"] == "beyond calibration"
+    assert error_bar_of(make_drive(), 500, None) == {"ttft_error_bar_s": 0.0001, "tpot_error_bar_s": None, "error_bar_source": "this run"}
+
+
+@pytest.mark.parametrize(("ttft_p50_s", "found"), [(0.1, True), (0.2, False)])
+def test_an_error_bar_that_would_be_seen_is_a_finding(
+    sound: list[RequestRecord], make_drive: MakeDrive, ttft_p50_s: float, found: bool
+) -> None:
+    run = summarise(sound, make_drive()) | error_bar_of(make_drive(), 500, curve_of(*CURVE)) | {"ttft_p50_s": ttft_p50_s}
+    quality = certify(sound, make_drive(), run)
+    assert ("client-error" in quality.to_dict()["codes"]) == found and (quality.validity == "suspect") == found
