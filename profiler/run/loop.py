@@ -155,9 +155,9 @@ class Loop:
         self._in_flight[seq] = Flight(body, intended, time.monotonic_ns() + self._timeout_ns, chain)
         self._give(seq)
 
-    def _give(self, seq: int) -> None:
-        """Send over an idle connection, else over a new one as soon as it is connected."""
-        if self._idle:
+    def _give(self, seq: int, fresh: bool = False) -> None:
+        """Send over an idle connection, else (or if it is to be `fresh`) over a new one as soon as it is connected."""
+        if self._idle and not fresh:
             self._send(self._idle.pop(), seq)
             return
         try:
@@ -248,7 +248,7 @@ class Loop:
         if connection.used and not connection.framing.started and not flight.tried_again:
             # The server closed a kept-alive connection while our request was under way: no answer to the request (RFC 9112, 9.3.1).
             flight.tried_again = True
-            self._give(seq)
+            self._give(seq, fresh=True)
         elif connection.send_error and not connection.framing.started:
             self._fail(seq, "send", connection.send_error, connection.sent)
         else:

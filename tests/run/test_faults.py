@@ -231,7 +231,7 @@ def test_retry_after_is_bounded_by_the_requests_time_out(tmp_path):
 
 def test_an_open_loop_never_waits_for_retry_after(tmp_path):
     offsets = tuple(range(0, 300 * MS, 10 * MS))
-    load = plan(kind="rate", load=100, offsets_ns=offsets, window_min_s=0.2, window_max_s=0.29, cohort_min=1000)
+    load = plan(kind="rate", load=100, offsets_ns=offsets, window_min_s=0.2, window_max_s=0.3, cohort_min=1000)
     with serving(every(2, status(429, "busy", "Retry-After: 30"))) as server:
         done = run(server.endpoint, load, tmp_path)
     assert [r.intended_ns - done.drive.started_ns for r in done.requests] == list(offsets)

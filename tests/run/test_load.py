@@ -75,7 +75,7 @@ def test_an_open_loop_never_waits_for_answers(tmp_path):
         answer(tokens=1)(peer, request)
 
     offsets = tuple(range(0, 40 * 10 * MS, 10 * MS))
-    load = plan(kind="rate", load=100, offsets_ns=offsets, window_min_s=0.3, window_max_s=0.39, cohort_min=1000)
+    load = plan(kind="rate", load=100, offsets_ns=offsets, window_min_s=0.3, window_max_s=0.4, cohort_min=1000)
 
     def open_gate(progress: DriveProgress) -> None:
         if progress.sent == 40:
