@@ -210,6 +210,7 @@ class SweepSpec(BaseModel):
     repeats: int = Field(default=1, ge=1)  # engine starts per backend, interleaved
     runs_per_start: int = Field(default=1, ge=1)  # of each cell: how far runs of one start lie apart
     seed: int = 1
+    client_cpus: tuple[int, ...] = ()  # cores the load client is pinned to; none: it runs where the kernel puts it
     tokenizer: str | None = None  # a folder; for endpoints whose model is not on this disk
     url: str | None = None  # an endpoint that already runs
     endpoint_kind: Literal["completions", "chat"] = "completions"

@@ -46,6 +46,7 @@ EXIT_QOS_NOT_MET = 3
 @click.option("--duration", metavar="TIME", help="Shortest window of a cell, e.g. 20s.")
 @click.option("--repeats", type=int, help="Engine starts per backend, interleaved.")
 @click.option("--seed", type=int, help="Seed of prompts, arrivals and the order of cells.")
+@click.option("--client-cpus", metavar="N,N,…", help="Pin the load client to these cores. Keep the engine off them.")
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Where the report goes.  [default: RESULTS/report.html]")
 @click.option("--again", is_flag=True, help="Measure cells that are already in the store once more.")

@@ -49,6 +49,8 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         given["tokenizer"] = str(flags["tokenizer"])
     if flags.get("concurrency") is not None:
         given["concurrency"] = "auto" if flags["concurrency"] == "auto" else _numbers("--concurrency", flags["concurrency"], int)
+    if flags.get("client_cpus") is not None:
+        given["client_cpus"] = _numbers("--client-cpus", flags["client_cpus"], int)
     if flags.get("rates") is not None:
         given["rates"] = _numbers("--rate", flags["rates"], float)
     if flags.get("duration") is not None:

@@ -13,6 +13,7 @@ from profiler.errors import LoadError
 from profiler.plan import Cell, whole_window_s
 from profiler.records import DriveResult, Endpoint, LoadPlan, RequestRecord
 from profiler.run.bodies import PATHS, make_body
+from profiler.run.clients import processes_for
 from profiler.run.decode import RequestMeta, decode
 from profiler.run.drive import DriveProgress, drive
 from profiler.run.enough import Looks, Rule
@@ -87,7 +88,17 @@ def measure(
     count = (lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)) if tokenizer else None
     looks = Looks(rule, folder, meta, count) if rule is not None else None
     with Sampler(engine_pid) as sampler:
-        result = drive(endpoint, PATHS[spec.endpoint_kind], bodies, load_plan(cell, prompts), folder, on_progress, enough=looks)
+        result = drive(
+            endpoint,
+            PATHS[spec.endpoint_kind],
+            bodies,
+            load_plan(cell, prompts),
+            folder,
+            on_progress,
+            enough=looks,
+            processes=processes_for(likely_tokens_per_s(cell, prompts)),
+            cpus=spec.client_cpus,
+        )
     if looks is not None:
         looks.finish()
         if result.stop_reason == "precise enough" and looks.reason:
@@ -181,6 +192,13 @@ def reuse_of(requests: Sequence[RequestRecord], prompts: PromptSet) -> float | N
     sent = sorted((r for r in requests if r.sent_ns is not None), key=lambda r: r.sent_ns or 0)
     order = [place[r.request_id] for r in sent if r.request_id in place]
     return prefix_reuse(prompts.calls, order, {place[r.request_id] for r in sent if r.in_window and r.request_id in place})
+
+
+def likely_tokens_per_s(cell: Cell, prompts: PromptSet) -> float:
+    """What the client may have to take in: all that is asked of an open loop, and of a closed one 100 tokens/s for each user (TPOT 10 ms)."""
+    if cell.load_kind == "concurrency":
+        return cell.load * 100
+    return cell.load * sum(prompt.max_tokens for prompt in prompts.prompts) / max(1, len(prompts.prompts))
 
 
 def prompt_count(cell: Cell) -> int:

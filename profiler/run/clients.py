@@ -55,12 +55,6 @@ def processes_for(tokens_per_s: float, cores: int | None = None) -> int:
     return max(1, min(cores // 4, -int(-tokens_per_s // TOKENS_PER_S)))
 
 
-def default_cpus(processes: int) -> tuple[int, ...]:
-    """The cores that clients are pinned to: the last ones, where there are at least four; none (free to move) where there are fewer."""
-    allowed = _allowed()
-    return tuple(allowed[-processes:]) if len(allowed) >= max(CORES_FOR_MORE, processes + 1) else ()
-
-
 def _allowed() -> list[int]:
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 

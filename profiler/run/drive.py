@@ -21,7 +21,6 @@ from profiler.run.clients import (
     Client,
     DriveProgress,
     Leader,
-    default_cpus,
     lines,
     merge,
     together,
@@ -41,7 +40,7 @@ def drive(
     enough: Callable[[DriveProgress], bool] | None = None,
     *,
     processes: int = 1,
-    cpus: Sequence[int] | None = None,
+    cpus: Sequence[int] = (),
 ) -> DriveResult:
     """Offer `plan` to `endpoint` and keep every read in `folder`/spool.bin. `path` is appended to the endpoint's prefix.
 
@@ -49,8 +48,8 @@ def drive(
     before the plan's least length. The plan's own rules close it all the same.
 
     The client is a process of its own; on KeyboardInterrupt it is stopped and its spool stays readable. `processes` clients share the
-    load (`client-0` ... in `folder`, see clients.processes_for); `cpus` are the cores they may run on: None takes the default, () none
-    in particular. Raises LoadError when a client fails (its last lines in `detail`) or nothing was prepared to be sent.
+    load (`client-0` ... in `folder`, see clients.processes_for); `cpus` are the cores they may run on: by default any, because
+    an engine that is not kept off a core would make its client wait there. Raises LoadError when a client fails (its last lines in `detail`) or nothing was prepared to be sent.
     """
     if not bodies:
         raise LoadError("no requests were prepared")
@@ -60,7 +59,7 @@ def drive(
         except ValueError as error:
             raise LoadError(f"the requests depend on one another in a way that cannot be driven: {error}") from error
     folders = [folder] if processes == 1 else [folder / f"client-{j}" for j in range(processes)]
-    _write_job(endpoint, path, bodies, plan, folder, folders, default_cpus(processes) if cpus is None else cpus)
+    _write_job(endpoint, path, bodies, plan, folder, folders, cpus)
     errors = folder / "client.log"
     with errors.open("wb") as log, contextlib.ExitStack() as stack:
         clients = []

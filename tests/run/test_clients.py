@@ -93,18 +93,11 @@ def test_the_leader_keeps_the_rules_and_always_speaks_ahead():
     assert leader.decide(10 * S - MS, told(cohort_sent=5), False) == f"close {10 * S} window budget spent"
 
 
-def test_a_second_client_only_where_it_pays(monkeypatch):
+def test_a_second_client_only_where_it_pays():
     assert clients.processes_for(10**6, cores=2) == 1
     assert clients.processes_for(clients.TOKENS_PER_S, cores=64) == 1
     assert clients.processes_for(clients.TOKENS_PER_S + 1, cores=64) == 2
     assert clients.processes_for(10**6, cores=8) == 2  # never more than a quarter of the cores
-
-
-def test_clients_take_the_last_cores_where_there_are_enough(monkeypatch):
-    monkeypatch.setattr(clients, "_allowed", lambda: [0, 1])
-    assert clients.default_cpus(1) == ()
-    monkeypatch.setattr(clients, "_allowed", lambda: [0, 1, 2, 3, 8, 9])
-    assert (clients.default_cpus(1), clients.default_cpus(2)) == ((9,), (8, 9))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system pins no process")
