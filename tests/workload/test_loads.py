@@ -273,7 +273,7 @@ def test_the_record_states_every_factor(folder: Path, endpoint: Endpoint, tmp_pa
     }
     assert document["run"]["arrivals"] == "trace moon.jsonl x1 lengths/16" and document["run"]["n_cohort"] == 25
     assert document["run"]["prefix_bound"] == got.prefix_bound and document["run"]["prefix_declared"] is None
-    assert document["quality"]["prefix_hit_rate"] is None and "no cache" in document["quality"]["prefix_hit_reason"]
+    assert document["run"]["prefix_hit_rate"] is None and "no cache" in document["run"]["prefix_hit_reason"]
 
 
 def test_a_history_is_a_dialogue_for_a_chat_endpoint(folder: Path, tokenizer_json: Path) -> None:
