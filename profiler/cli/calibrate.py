@@ -19,14 +19,14 @@ HEADER = (
 
 
 @click.command("calibrate")
-@click.option("--quick", is_flag=True, help="Three loads for a second each instead of six for four.")
+@click.option("--quick", is_flag=True, help="Three loads for under three seconds each instead of six for four.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the curve to this file as well.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(quick: bool, out: Path | None, as_json: bool) -> None:
     """Measure the load client's own error on this machine, at rising load.
 
     A paced server sends tokens at set times and writes down when; the client's times are compared with that, with idle cores and
-    beside a burner on every core. Keep the machine quiet meanwhile: about three minutes, 45 s with --quick. The result is kept with the
+    beside a burner on every core. Keep the machine quiet meanwhile: about three minutes, one with --quick. The result is kept with the
     machine's id, and later runs on this machine carry the error bar of their token rate.
     """
     from profiler.machine.fingerprint import fingerprint

@@ -23,7 +23,7 @@ Beside = Literal["idle", "busy"]
 
 STREAMS = (1, 5, 16, 64, 256, 1000)  # at 128 tokens, 50 ms and 10 ms: 97 to 97,000 tokens/s
 QUICK_STREAMS = (5, 64, 1000)
-WINDOW_S, QUICK_WINDOW_S = 4.0, 1.3
+WINDOW_S, QUICK_WINDOW_S = 4.0, 2.6
 VERSION = 1  # of the file
 
 

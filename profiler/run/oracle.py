@@ -80,7 +80,7 @@ def bodies(n: int, pace: Pace, model: str = "paced") -> list[bytes]:
 def closed(streams: int, pace: Pace, window_s: float) -> LoadPlan:
     """`streams` that each ask again at once. The window holds whole answers, or the pause before each first token would bias it.
 
-    Two at least: all ask at about the same time, and a window that opens just after that sees them ask once less than it has answers.
+    Two at least: fixed times keep the streams in step, and no request may begin inside a window of one.
     """
     whole_s = max(2, round(window_s / pace.request_s)) * pace.request_s
     return LoadPlan("concurrency", streams, 0.0, streams, whole_s, whole_s, 1, request_timeout_s=60.0)
