@@ -117,7 +117,8 @@ def main() -> None:
     engine = registry.get(backend.engine)
     variant = engine.prepare(model, backend, say)
     python = str(environments.ensure(environments.ENVIRONMENTS["openvino"], say).python)
-    bare_options = {**DEFAULTS, **backend.options, "model": str(variant.path), "osl": options.osl}
+    computes_in = variant.details["computes_in"]  # the same precisions as the server's, also where the CPU has no bf16
+    bare_options = {**DEFAULTS, **backend.options, **computes_in, "model": str(variant.path), "osl": options.osl}
 
     results = []
     with (
