@@ -151,7 +151,8 @@ def read_document(folder: Path) -> dict[str, Any]:
     files = document.get("files", {})
     if not isinstance(files, dict) or not all(isinstance(f, dict) and {"bytes", "sha256"} <= f.keys() for f in files.values()):
         raise StoreError(f"{path}: files: not the sizes and checksums of the run's files")
-    return dict(document)
+    # A column that came later than the run is missing, which is NULL.
+    return {**document, "run": {c.name: None for c in schema.RUNS} | run}
 
 
 def _fits(value: Any, kind: schema.Type) -> bool:

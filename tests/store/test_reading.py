@@ -154,6 +154,15 @@ def test_columns_of_tomorrow_are_ignored_and_of_yesterday_null(two: list[Path]) 
     assert store.sql("select output_tps from runs where cell_id = 'damaged'").output_tps.isna().all() and not store.warnings
 
 
+def test_a_run_of_yesterday_has_every_column_of_today(two: list[Path]) -> None:
+    path = two[1] / "run.json"
+    document = json.loads(path.read_text())
+    del document["run"]["stability"], document["run"]["ttft_error_bar_s"]
+    path.write_text(json.dumps(document))
+    run = Store(root_of(two)).run(two[1].name)["run"]
+    assert run["stability"] is None and run["ttft_error_bar_s"] is None and run["cell_id"] == "good"
+
+
 def test_stray_files_beside_the_runs_are_nobodys_business(two: list[Path]) -> None:
     (root_of(two) / "runs" / "notes.txt").write_text("mine")
     (two[0].parent / "notes.txt").write_text("mine")
