@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from profiler.store.store import Store
 
 Row = Mapping[str, Any]
+PRECISIONS = ("f32", "bf16", "fp16", "fp8", "int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,6 @@ def _order(document: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _precision_rank(row: Row) -> int:
-    """Widest precision first, so that a table reads from the reference down."""
-    text = f"{row['variant'] or ''} {row['backend']}"
-    return next((rank for rank, name in enumerate(("f32", "bf16", "fp16", "fp8", "int8", "int4")) if name in text), 99)
+    """Widest precision first, so that a table reads from the reference down. Of `int8-from-q4_1-in-f32` the weights count: int8."""
+    name = str(row["variant"] or row["backend"].rpartition("-")[2]).partition("-")[0]
+    return PRECISIONS.index(name) if name in PRECISIONS else len(PRECISIONS)

@@ -98,6 +98,13 @@ def test_a_sweep_is_also_about_cells_that_another_one_measured(tmp_path: Path, k
     assert {r["run_id"] for r in of_cells(store, "newer", ["shared", "own"]).rows} == {old, new}
 
 
+def test_backends_stand_from_the_widest_weights_down_whatever_they_compute_in(tmp_path: Path, keep_run: Keep) -> None:
+    store = Store(tmp_path)
+    for name in ("int4", "bf16", "int8"):
+        keep_run(store, f"openvino-xeon-{name}", "concurrency", 1, variant=f"{name}-from-q4_1-in-f32")
+    assert select(store).backends == [f"openvino-xeon-{name}" for name in ("bf16", "int8", "int4")]
+
+
 def test_a_failure_that_was_measured_since_is_left_out(tmp_path: Path, keep_run: Keep) -> None:
     store = Store(tmp_path)
     failed = {"status": "failed", "status_reason": "no disk"}
