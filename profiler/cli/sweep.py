@@ -58,7 +58,7 @@ EXIT_QOS_NOT_MET = 3
 def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any) -> int:
     """Measure models on backends under workloads.
 
-    Without arguments: the quickstart (a 135M model in bf16, int8 and int4 on this CPU, two workloads, about twenty minutes). Stop it at
+    Without arguments: the quickstart (a 135M model in bf16, int8 and int4 on this CPU, two workloads, twenty to forty minutes). Stop it at
     any time with Ctrl-C: finished cells are kept, and the same command goes on with the missing ones.
 
     \b
