@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from profiler.records import DriveResult, Endpoint, LoadPlan, RequestRecord
 from profiler.run.decode import Decoded, RequestMeta, decode
 from profiler.run.drive import drive
@@ -268,3 +270,8 @@ def run(endpoint: Endpoint, load: LoadPlan, folder: Path, count: int = 50, paddi
 
 def meta(count: int, asked: int = 3) -> list[RequestMeta]:
     return [RequestMeta(f"r{i}", None, 0, 3, asked) for i in range(count)]
+
+
+def clients_below() -> list[psutil.Process]:
+    """The load clients that this process has started: other tests keep servers running below it."""
+    return [child for child in psutil.Process().children() if "profiler.run.client" in child.cmdline()]

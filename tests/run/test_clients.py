@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from scripted import answer, plan, run, serving
+from scripted import answer, clients_below, plan, run, serving
 
 from profiler.errors import LoadError
 from profiler.run import clients
@@ -102,13 +102,11 @@ def test_a_second_client_only_where_it_pays():
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system pins no process")
 def test_a_client_runs_where_it_was_told_to(tmp_path):
-    import psutil
-
     wanted = max(os.sched_getaffinity(0))
     seen = []
 
     def look(progress: DriveProgress) -> None:
-        seen.extend(child.cpu_affinity() for child in psutil.Process().children())
+        seen.extend(client.cpu_affinity() for client in clients_below())
 
     with serving(answer(tokens=1, ttft_s=0.01)) as server:
         run(server.endpoint, plan(load=1, window_min_s=0.7, cohort_min=1), tmp_path, cpus=[wanted], on_progress=look)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from scripted import DONE, END, HEAD, Peer, Request, Server, answer, bodies, chunk, event, meta, plan, run, serving
+from scripted import DONE, END, HEAD, Peer, Request, Server, answer, bodies, chunk, clients_below, event, meta, plan, run, serving
 
 from profiler.errors import LoadError
 from profiler.run import spool
@@ -315,7 +315,7 @@ def test_ctrl_c_leaves_a_whole_spool(tmp_path):
 def test_a_killed_client_is_an_error_and_its_spool_is_kept(tmp_path):
     def kill(progress: DriveProgress) -> None:
         if progress.done >= 5:
-            psutil.Process().children()[0].kill()
+            clients_below()[0].kill()
 
     with serving(answer(tokens=1, ttft_s=0.01)) as server, pytest.raises(LoadError, match="the load client failed"):
         drive(server.endpoint, "/completions", bodies(5), plan(cohort_min=10**6), tmp_path, kill)
