@@ -31,7 +31,7 @@ def first_cells(text: str) -> list[str]:
     return [row.split("|")[1].strip() for row in text.splitlines() if row.startswith("|") and not row.startswith("|--")]
 
 
-@pytest.mark.parametrize("engine", ["openvino", "openai", "null"])
+@pytest.mark.parametrize("engine", ["openvino", "openai", "null", "paced"])
 def test_every_option_of_an_engine_is_in_its_table(engine: str) -> None:
     known = import_module(f"profiler.engines.{engine}").KNOWN
     text = section("engines.md", engine)

@@ -42,7 +42,7 @@ def _answer(selection: Selection, workload: str) -> Answer:
 
 
 def _furthest(selection: Selection, workload: str, kind: str, unit: str) -> str | None:
-    """`up to 8 users … by A and B`: the highest load of this loop that any backend was proven to keep, and who did."""
+    """`at 8 users … by A and B`: the highest load of this loop that any backend was proven to keep, and who did."""
     best: dict[str, float] = {}
     for backend in selection.backends:
         limit = kept_up_to([row for row in selection.of(workload, backend) if row["load_kind"] == kind])
@@ -54,7 +54,7 @@ def _furthest(selection: Selection, workload: str, kind: str, unit: str) -> str 
     winners = [backend for backend, limit in best.items() if limit == top]
     highest = max(load for load_kind, load in selection.loads(workload) if load_kind == kind)
     more = ", the highest that was tried" if top == highest else ""
-    return f"up to {top:g} {unit}{more}, by {_joined(winners)}"
+    return f"at {top:g} {unit}{more}, by {_joined(winners)}"
 
 
 def kept_up_to(rows: Sequence[Row]) -> float | None:

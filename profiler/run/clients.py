@@ -27,7 +27,8 @@ STOP_S = 10.0  # to finish the spool after being asked to stop
 START_S = 60.0  # to load the bodies
 LEAD_NS = 300_000_000  # how far ahead the leader speaks: three of the clients' ticks
 
-# One token costs a client 7 to 11 µs (docs/client.md): 80 % of a core, where its own queue begins to show, is about 80,000 tokens/s.
+# At high rates a token costs a client 7 to 10 µs (docs/client.md): 80 % of a core, where its own queue begins to show, is about 80,000 to
+# 110,000 tokens/s. Derived from that, not measured: no machine with four cores was at hand.
 TOKENS_PER_S = 80_000
 # With fewer cores the second client would take from the engine what it gives to the clock.
 CORES_FOR_MORE = 4

@@ -40,10 +40,9 @@ def test_the_furthest_load_kept(results: list[tuple[float, str]], limit: float |
 
 def test_the_sentence_names_who_goes_furthest_in_each_loop(store: Store) -> None:
     (answer,) = answers(select(store))
-    assert "up to 4 users in lockstep (closed loop), by openvino-xeon-int8;" in answer.sentence
+    assert "at 4 users in lockstep (closed loop), by openvino-xeon-int8;" in answer.sentence
     assert (
-        "up to 3 requests/s (Poisson, open loop), the highest that was tried, by openvino-xeon-bf16 and openvino-xeon-int8"
-        in answer.sentence
+        "at 3 requests/s (Poisson, open loop), the highest that was tried, by openvino-xeon-bf16 and openvino-xeon-int8" in answer.sentence
     )
     words = dict(answer.by_backend)
     assert words["openvino-xeon-int8"] == "fits at 1, 4 users and 3/s; fails at 16 users; undecided at 2 users"
