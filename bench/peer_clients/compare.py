@@ -48,7 +48,7 @@ def figures(client: Client, streams: int, sent: Sequence[SentRequest], reported:
     pairs = []
     for one in reported:
         key = ("index", one.index) if one.index is not None else ("id", one.request_id) if one.request_id else ("body", one.body)
-        server = by.get(key)  # type: ignore[call-overload]
+        server = by.get(key)
         if server is not None and server.ended == "done" and one.ttft_s is not None:
             pairs.append((one, server))
     began = min(s.received_ns for s in sent)

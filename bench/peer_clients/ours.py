@@ -28,7 +28,7 @@ def main() -> None:
     letters = random.Random(1)
     texts = ["".join(letters.choices("abcdefghij ", k=4 * INPUT_TOKENS)) for _ in range(requests + streams)]
     prompts = [Prompt(f"r{i}", (), OUTPUT_TOKENS) for i in range(len(texts))]
-    bodies = [make_body(p, "paced", kind="chat", text=text) for p, text in zip(prompts, texts, strict=True)]
+    bodies = [make_body(p, "paced", kind="chat", messages=[{"role": "user", "content": t}]) for p, t in zip(prompts, texts, strict=True)]
     window_s = (requests / streams - 1) * pace.request_s
     plan = LoadPlan("concurrency", streams, 0.0, streams, window_s, window_s, 1, 60.0)
     drive(Endpoint(host, port, "paced", tls, prefix), PATHS["chat"], bodies, plan, folder)
