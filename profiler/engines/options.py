@@ -33,6 +33,22 @@ def text(value: Any) -> str | None:
     return None if isinstance(value, str) and value else "a text"
 
 
+def share(value: Any) -> str | None:
+    return None if type(value) in (int, float) and 0 < value <= 1 else "a share above 0 and up to 1"
+
+
+def texts(value: Any) -> str | None:
+    return None if isinstance(value, (list, tuple)) and all(isinstance(item, str) and item for item in value) else "a list of texts"
+
+
+def table(value: Any) -> str | None:
+    return None if isinstance(value, Mapping) and value else "a table"
+
+
+def table_of_texts(value: Any) -> str | None:
+    return table(value) or texts(list(value.values())) and "a table of texts"
+
+
 def check(backend: BackendSpec, known: Mapping[str, Check]) -> None:
     """Raises SpecError that names the backend and the key."""
     for key, value in backend.options.items():
