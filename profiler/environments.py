@@ -92,6 +92,13 @@ ENVIRONMENTS: Mapping[str, EnvironmentSpec] = {
         remove=("torchvision", "torchaudio", "torchcodec"),
         check_imports=("torch", "vllm", "vllm.entrypoints.openai.api_server"),
     ),
+    "llmcompressor": EnvironmentSpec(
+        name="llmcompressor",
+        # Apart from vLLM's own: it pins other versions of transformers and compressed-tensors.
+        first_pins=("torch==2.13.0",),
+        pins=("llmcompressor==0.14.0.1", "compressed-tensors==0.19.0", "transformers==5.17.0", "accelerate==1.15.0"),
+        check_imports=("torch", "llmcompressor"),
+    ),
     "vllm-cuda": EnvironmentSpec(
         name="vllm-cuda",
         pins=("vllm==0.32.0",),

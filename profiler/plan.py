@@ -118,11 +118,13 @@ def make_cell(
 ) -> Cell:
     """One cell and its content hash. Of a trace its content counts; the QoS target only where it ends the run: judging is no measuring."""
     work = workload.model_dump(mode="json", exclude={"summary", "source", "qos"})
+    if workload.adapters is None:
+        del work["adapters"]  # it came later; ids from before stay
     if workload.trace is not None:
         work["trace"]["file"] = replay.load(workload.trace).facts["sha256"]
     content = {
         "model": spec.model,
-        "backend": backend.model_dump(mode="json", exclude={"summary", "needs"}),
+        "backend": _backend_content(backend),
         "workload": work,
         "load": [kind, load],
         "arrivals": how if workload.trace is None else "trace",
@@ -131,6 +133,14 @@ def make_cell(
         "seed": spec.seed,
     }
     return Cell(digest(content), spec.model, backend, workload, kind, load, qos, spec, how)
+
+
+def _backend_content(backend: BackendSpec) -> dict[str, Any]:
+    """Without keys of the variant that came later and are not given: ids of cells from before stay what they are."""
+    content = backend.model_dump(mode="json", exclude={"summary", "needs"})
+    later = ("method", "calibration", "checkpoint")
+    content["variant"] = {key: value for key, value in content["variant"].items() if key not in later or value is not None}
+    return content
 
 
 def _stop(spec: SweepSpec, qos: str | None) -> dict[str, Any]:

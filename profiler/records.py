@@ -52,6 +52,7 @@ class Endpoint:
     tls: bool = False
     path_prefix: str = "/v1"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    adapters: tuple[str, ...] = ()  # LoRA adapters that it serves beside `model`, by the names it wants in the body
 
     @property
     def url(self) -> str:
@@ -137,6 +138,7 @@ class RequestRecord:
     arrival_offsets_us: tuple[int, ...]  # one per token-bearing read, from sent_ns
     arrival_tokens: tuple[int, ...]  # output tokens in that read, same length
     text: str | None = None  # the answer; kept for a few samples only
+    asked_model: str | None = None  # the name in the body: the model's or an adapter's; None where all asked for the same
 
 
 @dataclass(frozen=True)

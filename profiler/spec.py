@@ -18,12 +18,33 @@ from profiler.units import parse_duration_s
 Strict = ConfigDict(extra="forbid", frozen=True)
 
 
-class VariantSpec(BaseModel):
-    """How a backend's variant is made from the model's own weights."""
+class CalibrationSpec(BaseModel):
+    """The text that a quantizer looks at: named and seeded, the same on every machine."""
 
     model_config = Strict
-    weight_format: Literal["bf16", "fp16", "int8", "int4", "fp8", "as-is"] = "as-is"
+    text: Literal["english"] = "english"  # profiler/english.py, our own sentences: no licence, no download
+    seed: int = 1
+    samples: int = Field(default=128, gt=0)
+    tokens: int = Field(default=512, gt=0)  # most of each sample
+
+
+class VariantSpec(BaseModel):
+    """How a backend's variant is made from the model's own weights, or where a ready one is (`checkpoint`)."""
+
+    model_config = Strict
+    weight_format: Literal["bf16", "fp16", "int8", "int4", "fp8", "w8a8", "w8a16", "w4a16", "as-is"] = "as-is"
     group_size: int | None = Field(default=None, gt=0)
+    method: Literal["rtn", "gptq", "awq"] | None = None  # None: rounded to nearest, looks at no text
+    calibration: CalibrationSpec | None = None  # for gptq and awq; None takes the defaults
+    checkpoint: str | None = None  # a ready quantized one of the same model: hub id or folder
+
+    @model_validator(mode="after")
+    def _one_way(self) -> VariantSpec:
+        if self.checkpoint is not None and (self.weight_format != "as-is" or self.group_size or self.method or self.calibration):
+            raise ValueError("a checkpoint is served as it is: leave out weight_format, group_size, method and calibration")
+        if self.calibration is not None and self.method in (None, "rtn"):
+            raise ValueError("calibration belongs to method gptq or awq; rtn looks at no text")
+        return self
 
 
 class NeedsSpec(BaseModel):
@@ -157,6 +178,9 @@ class WorkloadSpec(BaseModel):
     sessions: SessionsSpec | None = None
     agentic: AgenticSpec | None = None
     trace: TraceSpec | None = None  # brings lengths and times of its own
+    adapters: Literal["mixed"] | None = (
+        None  # mixed: each request (a session as a whole) asks for the base or an adapter, seeded, all equally likely
+    )
     pin_output: bool = True  # ignore_eos + min_tokens: every backend writes the same number of tokens
     qos: str | None = None  # a sensible QoS target for this kind of work
 

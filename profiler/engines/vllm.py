@@ -10,11 +10,12 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler import environments
-from profiler.engines import options
+from profiler.engines import options, vllm_cpu
 from profiler.engines.protocol import Engine, Progress, RunningEngine
 from profiler.errors import EngineError, EnvironmentError_, SpecError
 from profiler.records import LocalModel, Variant
@@ -81,11 +82,15 @@ class VllmEngine:
             environments.installed(environment_of(backend))
         except EnvironmentError_ as error:
             found.append(error.message)
-        return found
+        refused = vllm_cpu.refusal(backend.variant.weight_format, vllm_cpu.flags()) if backend.device == "cpu" else None
+        return found + ([refused] if refused else [])
 
     def validate(self, backend: BackendSpec) -> None:
+        from profiler.engines import vllm_variant
+
         options.check(backend, KNOWN)
         where = f"backend {backend.name}"
+        vllm_variant.check(backend.variant, where)
         if backend.device not in ONLY:
             raise SpecError(f"{where}: device: vLLM runs on cpu or cuda, not {backend.device}")
         for key in ONLY["cpu" if backend.device == "cuda" else "cuda"]:
@@ -99,13 +104,18 @@ class VllmEngine:
             raise SpecError(f"{where}: options.speculative.method: missing", hint=hint)
 
     def prepare(self, model: LocalModel | None, backend: BackendSpec, progress: Progress, pip_args: Sequence[str] = ()) -> Variant:
-        from profiler.engines import vllm_variant
+        from profiler.engines import vllm_adapters, vllm_variant
 
         self.validate(backend)
         if model is None:
             raise EngineError(f"{backend.name}: the vllm engine needs a model", hint="give --model NAME")
         runtime = environments.ensure(environment_of(backend), progress, pip_args)
-        return vllm_variant.prepare(model, backend.variant, runtime.env_hash, progress, pip_args)
+        vllm_adapters.check(backend, model.folder, model.name)
+        variant = vllm_variant.prepare(model, backend.variant, runtime.env_hash, progress, pip_args)
+        # Of a ready checkpoint only now is it known what it holds.
+        if backend.device == "cpu" and (refused := vllm_cpu.refusal(variant.precision, vllm_cpu.flags())):
+            raise EngineError(f"{backend.name} cannot run here: {refused}")
+        return variant
 
     def command(self, variant: Variant, backend: BackendSpec, port: int) -> list[str]:
         spec = environment_of(backend)
@@ -136,6 +146,7 @@ class VllmEngine:
             timeout_s=1800.0 if backend.device == "cuda" else 600.0,  # graphs are captured and kernels compiled on the first start
         )
         with serve(launch, progress) as server:
+            server.endpoint = replace(server.endpoint, adapters=tuple(backend.options.get("adapters", ())))
             yield server
 
 

@@ -44,7 +44,7 @@ _ENTRIES = (
 )
 
 # What make_synthetic.py can build; kept here so that listing and error messages need no export environment.
-SYNTHETIC_ARCHITECTURES = ("gpt_oss", "llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe")
+SYNTHETIC_ARCHITECTURES = ("deepseek_v2", "deepseek_v3", "gpt_oss", "llama", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe")
 SYNTHETIC_SIZES = ("tiny", "25m", "135m")
 
 

@@ -26,6 +26,39 @@ EXTRA: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 128},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v2": {
+        "num_key_value_heads": 4,
+        "head_dim": 32,
+        "q_lora_rank": None,
+        "kv_lora_rank": 64,
+        "qk_rope_head_dim": 32,
+        "qk_nope_head_dim": 32,
+        "v_head_dim": 32,
+        "moe_intermediate_size": 128,
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1,
+        "topk_method": "greedy",
+        "n_group": 1,
+        "topk_group": 1,
+    },
+    "deepseek_v3": {
+        "num_key_value_heads": 4,
+        "head_dim": 32,
+        "q_lora_rank": 64,
+        "kv_lora_rank": 64,
+        "qk_rope_head_dim": 32,
+        "qk_nope_head_dim": 32,
+        "v_head_dim": 32,
+        "moe_intermediate_size": 128,
+        "n_routed_experts": 8,
+        "n_shared_experts": 1,
+        "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1,
+        "n_group": 1,
+        "topk_group": 1,
+    },
 }
 VOCABULARY = 4096
 CONTEXT = 4096
@@ -64,7 +97,7 @@ def main() -> None:
     tokenizer = train_tokenizer(args.text)
     settings = {"vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     head_dim = SIZES[size]["hidden_size"] // SIZES[size]["num_attention_heads"]
-    config = AutoConfig.for_model(architecture, **SIZES[size], head_dim=head_dim, **{**settings, **EXTRA[architecture]})
+    config = AutoConfig.for_model(architecture, **{**SIZES[size], "head_dim": head_dim, **settings, **EXTRA[architecture]})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(args.out)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from profiler.errors import LoadError
 from profiler.plan import Cell, whole_window_s
 from profiler.records import DriveResult, Endpoint, LoadPlan, RequestRecord
+from profiler.run import adapters
 from profiler.run.bodies import PATHS, make_body
 from profiler.run.clients import processes_for
 from profiler.run.decode import RequestMeta, decode
@@ -71,19 +72,23 @@ def measure(
     prompts = build(cell.workload, tokenizer_json, prompt_count(cell), cell.prompt_seed, max_context_tokens)
     tokenizer = _tokenizer(tokenizer_json)
     chat = spec.endpoint_kind == "chat"
+    models = adapters.asked_models(endpoint, prompts.prompts, cell.workload.adapters, cell.prompt_seed)
     bodies = [
         make_body(
             prompt,
-            endpoint.model,
+            asked_model,
             kind=spec.endpoint_kind,
             pin_output=cell.workload.pin_output,
             messages=messages_of(call, prompt.token_ids, tokenizer) if chat else (),
         )
-        for prompt, call in zip(prompts.prompts, prompts.calls, strict=True)
+        for prompt, call, asked_model in zip(prompts.prompts, prompts.calls, models, strict=True)
     ]
+    mixed = cell.workload.adapters == "mixed"
     meta = [
-        RequestMeta(prompt.request_id, prompt.session_id, prompt.turn, len(prompt.token_ids), prompt.max_tokens)
-        for prompt in prompts.prompts
+        RequestMeta(
+            prompt.request_id, prompt.session_id, prompt.turn, len(prompt.token_ids), prompt.max_tokens, asked_model if mixed else None
+        )
+        for prompt, asked_model in zip(prompts.prompts, models, strict=True)
     ]
     count = (lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)) if tokenizer else None
     looks = Looks(rule, folder, meta, count) if rule is not None else None

