@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 FOUR_BIT = "vLLM's kernel library for CPUs without AVX-512 has no cpu_gemm_wna16, the multiplication by 4-bit weights"
 EIGHT_BIT = "vLLM's CPUWNA16 kernel takes 4-bit weights only; 8-bit ones want 8-bit activations on a CPU"

@@ -61,7 +61,7 @@ def quantise(model_dir: Path, out: Path, recipe: list[Any], calibration: dict[st
         rows = [tokenizer(text, truncation=True, max_length=calibration["tokens"], return_tensors="pt") for text in calibration["samples"]]
         inputs = [{"input_ids": row["input_ids"], "attention_mask": row["attention_mask"]} for row in rows]
         # A loader that is ready made: order and lengths are ours, nothing is shuffled or padded.
-        loader = torch.utils.data.DataLoader(inputs, batch_size=1, collate_fn=lambda batch: batch[0])  # type: ignore[arg-type]
+        loader = torch.utils.data.DataLoader(inputs, batch_size=1, collate_fn=lambda batch: batch[0])
         extra = {"dataset": loader, "num_calibration_samples": len(rows), "pipeline": "sequential"}
     oneshot(model=model, recipe=recipe, **extra)
     say("writing")

@@ -60,7 +60,12 @@ def prepare(model: LocalModel, spec: VariantSpec, env_hash: str, progress: Progr
         )
     if spec.weight_format not in MADE:
         name = spec.weight_format if spec.weight_format != "as-is" else ("bf16" if own is None and base not in FULL_PRECISION else base)
-        found = {"method": "none, the weights as they are", "group_size": None, "calibration": None, "kept_in_higher_precision": []}
+        found: dict[str, Any] = {
+            "method": "none, the weights as they are",
+            "group_size": None,
+            "calibration": None,
+            "kept_in_higher_precision": [],
+        }
         if own is not None:
             found = described(model.folder, own)
             from_base = ""

@@ -191,6 +191,7 @@ REQUESTS: tuple[Column, ...] = (
     Column("output_tokens", "int32", "tokens", "output tokens received"),
     Column("asked_output_tokens", "int32", "tokens", "output tokens asked for"),
     Column("finish_reason", "string", "", "as the server said"),
+    Column("asked_model", "string", "", "model or LoRA adapter that was asked; NULL where all requests asked for the same"),
     Column("error_kind", "string", "", "NULL for a request that was answered in full"),
     Column("error", "string", "", "what went wrong, one line"),
     Column("http_status", "int32", "", "status code of the answer"),
