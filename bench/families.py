@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -59,13 +60,14 @@ def say(line: str) -> None:
 def served(family: str, size: str, backend_name: str, work: Path) -> Row:
     """One family on one backend. What goes wrong is the row's reason, one line."""
     parameters = None
+    log = work / f"{FAMILIES[family]}-{backend_name}.log"
     try:
         model = resolve(f"synthetic:{FAMILIES[family]}-{size}", say, convert_python=export_python)
         parameters = model.n_parameters
         backend = catalog.backend(backend_name)
         engine = registry.get(backend.engine)
         variant = engine.prepare(model, backend, say)
-        with engine.start(variant, backend, work / f"{FAMILIES[family]}-{backend_name}.log", say) as running:
+        with engine.start(variant, backend, log, say) as running:
             body: dict[str, Any] = {"model": running.endpoint.model, "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0}
             body |= {"ignore_eos": True, "min_tokens": TOKENS, "return_token_ids": True}
             status, answer = http_client.request(
@@ -76,14 +78,17 @@ def served(family: str, size: str, backend_name: str, work: Path) -> Row:
             ids = json.loads(answer)["choices"][0]["token_ids"]
             return Row(family, backend_name, parameters, running.ready_s, tuple(ids))
     except ProfilerError as error:
-        return Row(family, backend_name, parameters, reason=f"{error.message}{_cause(error.detail)}")
+        return Row(family, backend_name, parameters, reason=f"{error.message}{_cause(log)}")
 
 
-def _cause(detail: str | None) -> str:
-    """The line of a log that names an exception; the last one often only says that something ended."""
-    lines = [line.strip() for line in (detail or "").splitlines()]
-    named = [line for line in lines if "Error: " in line and "Engine core" not in line]
-    return f" [{named[-1][:300]}]" if named else ""
+def _cause(log: Path) -> str:
+    """The exception that began it: an engine's last lines often say only that something ended, and name the next in line."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    named = [found[1] for line in lines if (found := re.search(r"\b(\w*(?:Error|Exception): .+)", line))]
+    first = [
+        text for text in named if not text.startswith("EngineDeadError") and "Engine core init" not in text and "EngineCore enc" not in text
+    ]
+    return f" [{first[0][:300]}]" if first else ""
 
 
 def export_python() -> Path:

@@ -26,12 +26,13 @@ EXTRA: dict[str, dict[str, Any]] = {
     "qwen3_moe": {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 128},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
     "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    # Latent attention with DeepSeek's own latent and rotary sizes: vLLM's kernels know 512 + 64 only.
     "deepseek_v2": {
         "num_key_value_heads": 4,
-        "head_dim": 32,
+        "head_dim": 64,
         "q_lora_rank": None,
-        "kv_lora_rank": 64,
-        "qk_rope_head_dim": 32,
+        "kv_lora_rank": 512,
+        "qk_rope_head_dim": 64,
         "qk_nope_head_dim": 32,
         "v_head_dim": 32,
         "moe_intermediate_size": 128,
@@ -45,10 +46,10 @@ EXTRA: dict[str, dict[str, Any]] = {
     },
     "deepseek_v3": {
         "num_key_value_heads": 4,
-        "head_dim": 32,
+        "head_dim": 64,
         "q_lora_rank": 64,
-        "kv_lora_rank": 64,
-        "qk_rope_head_dim": 32,
+        "kv_lora_rank": 512,
+        "qk_rope_head_dim": 64,
         "qk_nope_head_dim": 32,
         "v_head_dim": 32,
         "moe_intermediate_size": 128,
@@ -58,6 +59,7 @@ EXTRA: dict[str, dict[str, Any]] = {
         "first_k_dense_replace": 1,
         "n_group": 1,
         "topk_group": 1,
+        "topk_method": "noaux_tc",  # in published configs; transformers implies it, vLLM reads it
     },
 }
 VOCABULARY = 4096
