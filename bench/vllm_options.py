@@ -28,8 +28,9 @@ from profiler.run.cell import measure
 from profiler.spec import BackendSpec, SweepSpec, WorkloadSpec, validate_spec
 
 OPTIONS = ("base", "adapters", "ngram", "draft")
-ISL, OSL = 128, 64
+ISL, OSL = 64, 64
 DRAFT_LAYERS = 10
+WINDOW_MAX_S = 30.0
 GUESSES = 4
 
 
@@ -78,7 +79,7 @@ def measured(option: str, users: list[int], requests: int, model: LocalModel, wo
     rows = []
     with engine.start(variant, backend, work / f"{option}.log", say) as running:
         for number in users:
-            spec = SweepSpec(requests=requests, window_min_s=5, window_max_s=60, warmup_s=2)
+            spec = SweepSpec(requests=requests, window_min_s=5, window_max_s=WINDOW_MAX_S, warmup_s=2)
             cell = plan.make_cell(spec, backend, workload, "concurrency", float(number), None)
             folder = work / f"{option}-{number}"
             folder.mkdir()
