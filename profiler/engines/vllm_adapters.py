@@ -21,6 +21,10 @@ def check(backend: BackendSpec, base: Path, base_name: str) -> None:
     A hub id is not looked at: vLLM reads it from the hub's cache and judges it itself.
     """
     shapes: dict[str, list[int]] | None = None
+    if backend.options.get("adapters") and backend.device == "cpu" and backend.variant.weight_format == "w8a8":
+        # vLLM 0.32.0: oneDNN keeps the packed weights for itself, and lora/layers/utils.py asks `base_layer.weight.device` of None.
+        cause = "vLLM's int8 layers on a CPU give their weights away to oneDNN, and its LoRA layers need them"
+        raise EngineError(f"backend {backend.name}: adapters on w8a8: {cause}", hint="use weight_format = 'bf16' with adapters on a CPU")
     for name, given in backend.options.get("adapters", {}).items():
         where = f"backend {backend.name}: adapter {name}"
         folder = Path(given).expanduser()

@@ -215,6 +215,15 @@ def test_adapters_fit_their_base_only(tmp_path: Path) -> None:
             vllm_adapters.check(backend(adapters={"a": str(folder)}), own.folder, "m")
 
 
+def test_adapters_on_int8_layers_of_a_cpu_are_refused_with_the_cause(tmp_path: Path) -> None:
+    own = model(tmp_path / "m")
+    adapter = str(write_adapter(own.folder, tmp_path / "a", rank=4))
+    with pytest.raises(EngineError, match="oneDNN") as caught:
+        vllm_adapters.check(backend({"weight_format": "w8a8"}, adapters={"a": adapter}), own.folder, "m")
+    assert "bf16" in str(caught.value.hint)
+    vllm_adapters.check(backend({"weight_format": "w8a8"}, device="cuda", adapters={"a": adapter}), own.folder, "m")
+
+
 def test_adapters_of_two_seeds_differ(tmp_path: Path) -> None:
     own = model(tmp_path / "m")
     files = [write_adapter(own.folder, tmp_path / f"a{n}", seed=n) / "adapter_model.safetensors" for n in (1, 1, 2)]
