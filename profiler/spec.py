@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from profiler.errors import SpecError, did_you_mean
-from profiler.units import parse_duration_s
+from profiler.units import parse_duration_s, parse_size_bytes
 
 Strict = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,8 +53,16 @@ class NeedsSpec(BaseModel):
     model_config = Strict
     device: Literal["cpu", "cuda", "any"] = "any"
     arch: str | None = None
-    memory: str | None = None  # such as "4GiB"
-    isa: tuple[str, ...] = ()
+    memory: str | None = None  # such as "4GiB"; the GPU's where device is cuda
+    isa: tuple[str, ...] = ()  # as /proc/cpuinfo names them
+    driver: str | None = None  # NVIDIA's, at least
+
+    @field_validator("memory")
+    @classmethod
+    def _size(cls, text: str | None) -> str | None:
+        if text is not None:
+            parse_size_bytes(text)
+        return text
 
 
 class BackendSpec(BaseModel):

@@ -18,11 +18,12 @@ def command() -> None:
 def install(engine: str, pip_args: tuple[str, ...]) -> None:
     """Build ENGINE's environments, with progress; does nothing when they are there.
 
-    An environment is keyed by the hash of its pins. `openvino` has two: one that runs models, one that exports them.
+    An environment is keyed by the hash of its pins. `openvino` has two: one that runs models, one that exports them. `vllm` is `vllm-cuda`
+    where there is an NVIDIA GPU and else `vllm-cpu`; either can be named itself.
     """
     from profiler import environments
 
-    names = [name for name in environments.ENVIRONMENTS if name == engine or name.startswith(f"{engine}-")]
+    names = environments_of(engine)
     if not names:
         raise UnknownNameError("engine with an environment of its own", engine, environments.ENVIRONMENTS)
     for name in names:
@@ -50,6 +51,17 @@ def remove(engine: str) -> None:
         else:
             shutil.rmtree(found.python.parents[1])
             click.echo(f"{name}: removed")
+
+
+def environments_of(engine: str) -> list[str]:
+    """Names of the environments that ENGINE needs on this machine; an environment's own name is taken as well. [] where there is none."""
+    from profiler import environments
+
+    if engine == "vllm":  # two builds of one engine: the one for CUDA alone is several GB
+        from profiler.machine.fingerprint import gpus
+
+        return ["vllm-cuda" if gpus()[0] else "vllm-cpu"]
+    return [name for name in environments.ENVIRONMENTS if name == engine or name.startswith(f"{engine}-")]
 
 
 def split_pip_args(values: tuple[str, ...]) -> list[str]:

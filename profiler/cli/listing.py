@@ -34,11 +34,12 @@ def command(kind: str, as_json: bool) -> None:
 def _backends() -> list[dict[str, Any]]:
     from profiler import catalog
     from profiler.engines import registry
+    from profiler.machine.needs import unmet
 
     rows = []
     for backend in catalog.load_backends():
         try:
-            problems = registry.get(backend.engine).problems(backend)
+            problems = [*unmet(backend), *registry.get(backend.engine).problems(backend)]
         except ProfilerError as error:
             problems = [error.message]
         rows.append(
@@ -65,16 +66,17 @@ def _models() -> list[dict[str, Any]]:
 
 def _engines() -> list[dict[str, Any]]:
     from profiler import environments
+    from profiler.cli.engines import environments_of
     from profiler.engines import registry
 
     rows = []
     for name in registry.names():
-        spec = environments.ENVIRONMENTS.get(name)
+        needed = environments_of(name)
         state = (
             "needs none"
-            if spec is None
+            if not needed
             else "installed"
-            if environments.installed(spec)
+            if environments.installed(environments.ENVIRONMENTS[needed[0]])
             else f"not installed: profile engines install {name}"
         )
         rows.append({"name": name, "environment": state, "summary": registry.get(name).summary})

@@ -136,13 +136,16 @@ def measure_backend(
     from profiler.cli.engines import split_pip_args
     from profiler.cli.sweep_show import summary
     from profiler.engines import registry
+    from profiler.machine.needs import unmet
     from profiler.run.start import Watch, measure_start
 
     engine = registry.get(start.backend.engine)
     try:
-        problems = engine.problems(start.backend)
+        problems = [*unmet(start.backend), *engine.problems(start.backend)]
         if problems:
-            raise ProfilerError(f"{start.backend.name} cannot run here: {'; '.join(problems)}")
+            raise ProfilerError(
+                f"{start.backend.name} cannot run here: {'; '.join(problems)}", hint="`profile list backends` shows those that can"
+            )
         variant = engine.prepare(model, start.backend, progress.working, split_pip_args(flags["pip_args"]))
     except ProfilerError as error:
         progress.note(f"{start.backend.name}: {error.message}" + (f" ({error.hint})" if error.hint else ""))

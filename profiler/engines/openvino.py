@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,9 +43,6 @@ class OpenVinoEngine:
         found = []
         if sys.platform != "linux":
             found.append(f"the launcher and its guardian need Linux, this is {sys.platform}")
-        wanted = backend.needs.arch
-        if wanted and platform.machine().lower() not in (wanted, {"x86_64": "amd64"}.get(wanted)):
-            found.append(f"it needs a {wanted} CPU, this is {platform.machine()}")
         for name in ("openvino", "openvino-export"):
             try:
                 environments.installed(environments.ENVIRONMENTS[name])

@@ -74,7 +74,8 @@ def _disk() -> Check:
 
 
 def _environment(spec: environments.EnvironmentSpec) -> Check:
-    engine = spec.name.split("-")[0]
+    # vLLM has one environment by kind of device, other engines' environments belong together.
+    engine = spec.name if spec.name.startswith("vllm-") else spec.name.split("-")[0]
     try:
         found = environments.installed(spec)
     except EnvironmentError_ as error:
