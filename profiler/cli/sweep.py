@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 from profiler.errors import ProfilerError
 
 if TYPE_CHECKING:
+    from profiler.analyse.memory import Prediction
     from profiler.cli.progress import Progress
     from profiler.plan import Cell, Plan, Start
     from profiler.records import LocalModel
@@ -139,6 +141,9 @@ def measure_backend(
     from profiler.run.start import Watch, measure_start
 
     engine = registry.get(start.backend.engine)
+    start, forecasts = keep_fitting(start, facts, store, model, progress)
+    if not start.cells:
+        return
     try:
         problems = engine.problems(start.backend)
         if problems:
@@ -164,12 +169,31 @@ def measure_backend(
     with closing(measure_start(start, missing, engine, variant, model, tokenizer_json, work, new_folder, watch, rule_of)) as outcomes:
         try:
             for outcome in map(settle, outcomes):
-                run = assess(facts, outcome, start.repeat, environment, model)
+                run = assess(facts, outcome, start.repeat, environment, model, forecasts.get(outcome.cell.cell_id))
                 drafts.pop(outcome.cell.cell_id).commit(run, outcome.measured.requests if outcome.measured else ())
                 progress.cell_done(outcome.cell, summary(run), failed=outcome.failure is not None)
         finally:
             for draft in drafts.values():
                 draft.discard()
+
+
+def keep_fitting(
+    start: Start, facts: Any, store: Store, model: LocalModel | None, progress: Progress
+) -> tuple[Start, dict[str, Prediction | None]]:
+    """The start without the cells whose memory does not fit (they are recorded as failed, with the numbers), and each cell's prediction."""
+    from profiler.analyse.assess import failed
+    from profiler.analyse.memory import forecast
+
+    forecasts: dict[str, Prediction | None] = {}
+    fitting = []
+    for cell in start.cells:
+        predicted = forecasts[cell.cell_id] = forecast(cell, model, facts.machine.get("isa") or ())
+        if predicted is None or predicted.problem is None:
+            fitting.append(cell)
+            continue
+        store.keep(failed(facts, cell, start.repeat, predicted.problem, model, predicted))
+        progress.cell_done(cell, f"failed: {predicted.problem}", failed=True)
+    return replace(start, cells=tuple(fitting)), forecasts
 
 
 def resolve_model(plan: Plan, progress: Progress, flags: dict[str, Any]) -> LocalModel | None:
