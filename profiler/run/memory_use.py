@@ -52,7 +52,7 @@ def openvino(metrics: Mapping[str, float], resident: Mapping[str, int]) -> dict[
         "used_kv_bytes": int(pool) or None,
         "used_kv_peak_bytes": int(peak) or None,
         "used_kv_token_bytes": metrics.get(OURS + "kv_token_bytes") or None,
-        "used_other_bytes": int(resident["anonymous"] + resident["files"] - min(peak, max(grown, 0)) - weights),
+        "used_other_bytes": int(resident["anonymous"] - max(0.0, grown) + resident["files"]),
     }
 
 
