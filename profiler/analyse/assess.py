@@ -67,6 +67,8 @@ def assess(
         "device_source": engine.get("device_source"),
         "device": facts.machine.get("cpu_model") if engine.get("device_source") == "observed" else None,
         "machine_id": facts.machine["machine_id"] if engine.get("device_source") == "observed" else None,
+        "comparison_id": facts.machine.get("comparison_id") if engine.get("device_source") == "observed" else None,
+        "memory_bandwidth_bytes_per_s": _bandwidth(facts) if engine.get("device_source") == "observed" else None,
     }
     run |= (predicted.columns() if predicted else {}) | dict(engine.get("memory") or {})
     run["memory_finding"] = "; ".join(memory.off(run)) or None
@@ -171,6 +173,11 @@ def failed(
     document["run"] |= predicted.columns() if predicted else {}
     document["run"] |= {"status": "failed", "status_reason": reason, "validity": "invalid", "validity_reasons": [reason]}
     return document
+
+
+def _bandwidth(facts: SweepFacts) -> float | None:
+    found: float | None = (facts.machine.get("memory_bandwidth") or {}).get("bytes_per_s")
+    return found
 
 
 def _no_hits(engine: str) -> str:

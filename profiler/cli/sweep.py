@@ -112,9 +112,9 @@ def measure(plan: Plan, store: Store, progress: Progress, flags: dict[str, Any])
     """Prepare and start each backend in the plan's order and measure its missing cells; one failure never ends the sweep."""
     from profiler.analyse.assess import SweepFacts
     from profiler.cli.sweep_spec import tokenizer_of
-    from profiler.machine.fingerprint import fingerprint
+    from profiler.machine.fingerprint import full_fingerprint
 
-    facts = SweepFacts(plan.sweep_id, plan.cell_ids, plan.sweep, fingerprint())
+    facts = SweepFacts(plan.sweep_id, plan.cell_ids, plan.sweep, full_fingerprint())
     model = resolve_model(plan, progress, flags)
     tokenizer_json = tokenizer_of(plan.sweep, model)
     with TemporaryDirectory(prefix="slm-profiler-") as work:
