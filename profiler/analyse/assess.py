@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from profiler import __version__
-from profiler.analyse import qos, steady, verdict
+from profiler.analyse import memory, qos, steady, verdict
 from profiler.analyse.enough import bounds_of
 from profiler.analyse.latency import summarise
+from profiler.analyse.memory import Prediction
 from profiler.analyse.validity import certify
 from profiler.plan import Cell, digest
 from profiler.records import DriveResult, LocalModel, Variant
@@ -46,7 +47,9 @@ def environment_hash(facts: SweepFacts, backend: BackendSpec, variant: Variant, 
     )
 
 
-def assess(facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, model: LocalModel | None) -> dict[str, Any]:
+def assess(
+    facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, model: LocalModel | None, predicted: Prediction | None = None
+) -> dict[str, Any]:
     """run.json of a cell that ran (or failed while it ran)."""
     document = _document(facts, outcome.cell, repeat, model)
     run = document["run"]
@@ -64,7 +67,11 @@ def assess(facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, m
         "device_source": engine.get("device_source"),
         "device": facts.machine.get("cpu_model") if engine.get("device_source") == "observed" else None,
         "machine_id": facts.machine["machine_id"] if engine.get("device_source") == "observed" else None,
+        "comparison_id": facts.machine.get("comparison_id") if engine.get("device_source") == "observed" else None,
+        "memory_bandwidth_bytes_per_s": _bandwidth(facts) if engine.get("device_source") == "observed" else None,
     }
+    run |= (predicted.columns() if predicted else {}) | dict(engine.get("memory") or {})
+    run["memory_finding"] = "; ".join(memory.off(run)) or None
     document["provenance"]["engine"] = dict(engine)
     if outcome.measured is None:
         run |= {"status": "failed", "status_reason": outcome.failure, "validity": "invalid", "validity_reasons": [outcome.failure]}
@@ -158,11 +165,19 @@ def _prefix_expected(measured: Measured) -> float | None:
     return max(declared) if declared else 0.0 if measured.cell.workload.prompts.unique_prefix else None
 
 
-def failed(facts: SweepFacts, cell: Cell, repeat: int, reason: str, model: LocalModel | None) -> dict[str, Any]:
-    """run.json of a cell that never ran: its engine could not be prepared here."""
+def failed(
+    facts: SweepFacts, cell: Cell, repeat: int, reason: str, model: LocalModel | None, predicted: Prediction | None = None
+) -> dict[str, Any]:
+    """run.json of a cell that never ran: its engine could not be prepared here, or does not fit."""
     document = _document(facts, cell, repeat, model)
+    document["run"] |= predicted.columns() if predicted else {}
     document["run"] |= {"status": "failed", "status_reason": reason, "validity": "invalid", "validity_reasons": [reason]}
     return document
+
+
+def _bandwidth(facts: SweepFacts) -> float | None:
+    found: float | None = (facts.machine.get("memory_bandwidth") or {}).get("bytes_per_s")
+    return found
 
 
 def _no_hits(engine: str) -> str:

@@ -44,6 +44,9 @@ def ls(results: Path, as_json: bool) -> None:
     store = _open(results)
     frame = store.runs().sort_values("run_id")
     _warn(store)
+    if (machines := frame["comparison_id"].dropna().nunique()) > 1:
+        hint = "compare only rows of one comparison_id (`profile report` says in what they differ)"
+        click.echo(f"warning: runs of {machines} differing machines or settings: {hint}", err=True)
     if as_json:
         click.echo(frame.to_json(orient="records", date_format="iso", indent=2))
     elif frame.empty:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import click
 from profiler.errors import ProfilerError
 
 if TYPE_CHECKING:
+    from profiler.analyse.memory import Prediction
     from profiler.cli.progress import Progress
     from profiler.plan import Cell, Plan, Start
     from profiler.records import LocalModel
@@ -110,9 +112,9 @@ def measure(plan: Plan, store: Store, progress: Progress, flags: dict[str, Any])
     """Prepare and start each backend in the plan's order and measure its missing cells; one failure never ends the sweep."""
     from profiler.analyse.assess import SweepFacts
     from profiler.cli.sweep_spec import tokenizer_of
-    from profiler.machine.fingerprint import fingerprint
+    from profiler.machine.fingerprint import full_fingerprint
 
-    facts = SweepFacts(plan.sweep_id, plan.cell_ids, plan.sweep, fingerprint())
+    facts = SweepFacts(plan.sweep_id, plan.cell_ids, plan.sweep, full_fingerprint())
     model = resolve_model(plan, progress, flags)
     tokenizer_json = tokenizer_of(plan.sweep, model)
     with TemporaryDirectory(prefix="slm-profiler-") as work:
@@ -140,6 +142,9 @@ def measure_backend(
     from profiler.run.start import Watch, measure_start
 
     engine = registry.get(start.backend.engine)
+    start, forecasts = keep_fitting(start, facts, store, model, progress)
+    if not start.cells:
+        return
     try:
         problems = [*unmet(start.backend), *engine.problems(start.backend)]
         if problems:
@@ -167,12 +172,31 @@ def measure_backend(
     with closing(measure_start(start, missing, engine, variant, model, tokenizer_json, work, new_folder, watch, rule_of)) as outcomes:
         try:
             for outcome in map(settle, outcomes):
-                run = assess(facts, outcome, start.repeat, environment, model)
+                run = assess(facts, outcome, start.repeat, environment, model, forecasts.get(outcome.cell.cell_id))
                 drafts.pop(outcome.cell.cell_id).commit(run, outcome.measured.requests if outcome.measured else ())
                 progress.cell_done(outcome.cell, summary(run), failed=outcome.failure is not None)
         finally:
             for draft in drafts.values():
                 draft.discard()
+
+
+def keep_fitting(
+    start: Start, facts: Any, store: Store, model: LocalModel | None, progress: Progress
+) -> tuple[Start, dict[str, Prediction | None]]:
+    """The start without the cells whose memory does not fit (they are recorded as failed, with the numbers), and each cell's prediction."""
+    from profiler.analyse.assess import failed
+    from profiler.analyse.memory import forecast
+
+    forecasts: dict[str, Prediction | None] = {}
+    fitting = []
+    for cell in start.cells:
+        predicted = forecasts[cell.cell_id] = forecast(cell, model, facts.machine.get("isa") or ())
+        if predicted is None or predicted.problem is None:
+            fitting.append(cell)
+            continue
+        store.keep(failed(facts, cell, start.repeat, predicted.problem, model, predicted))
+        progress.cell_done(cell, f"failed: {predicted.problem}", failed=True)
+    return replace(start, cells=tuple(fitting)), forecasts
 
 
 def resolve_model(plan: Plan, progress: Progress, flags: dict[str, Any]) -> LocalModel | None:

@@ -13,6 +13,7 @@ from profiler.plan import load_label, whole_window_s
 from profiler.units import format_duration
 
 if TYPE_CHECKING:
+    from profiler.analyse.memory import Prediction
     from profiler.cli.progress import Progress
     from profiler.plan import Cell, Plan
     from profiler.report.selection import Selection
@@ -23,10 +24,11 @@ PIPED_WIDTH = 120  # of tables in a file or a CI log, where there is no terminal
 def dry_run(plan: Plan, as_json: bool) -> None:
     """The cells in the order they would run, the engine command lines, and bounds of the measuring time."""
     shortest, longest = plan.seconds()
+    forecasts = _forecasts(plan)
     if as_json:
         rows = [
             {"repeat": start.repeat, "cell_id": c.cell_id, "backend": c.backend.name, "workload": c.workload.name, "load_kind": c.load_kind}
-            | {"load": c.load, "arrivals": c.arrivals, "qos": c.qos, "trace": _trace(c)}
+            | {"load": c.load, "arrivals": c.arrivals, "qos": c.qos, "trace": _trace(c), "memory": _memory_json(forecasts[c.cell_id])}
             for start in plan.starts
             for c in start.cells
         ]
@@ -40,7 +42,7 @@ def dry_run(plan: Plan, as_json: bool) -> None:
             click.echo(
                 f"  {cell.cell_id}  {cell.workload.name:<18} {load_label(cell.load_kind, cell.load, cell.arrivals):<14} QoS {cell.qos or '—'}"
             )
-            for line in _trace_lines(cell):
+            for line in (*_trace_lines(cell), *_memory_lines(forecasts[cell.cell_id])):
                 click.echo(f"    {line}")
     whole = [whole_window_s(cell) is not None for cell in plan.cells]
     rules = [f"a window closes after {plan.sweep.requests} requests, at the latest after {plan.sweep.window_max_s:g} s"]
@@ -51,6 +53,35 @@ def dry_run(plan: Plan, as_json: bool) -> None:
         f"measuring takes between {format_duration(shortest)} and {format_duration(longest)}: {'; '.join(rules)}; "
         "set-up on first use comes on top"
     )
+
+
+def _forecasts(plan: Plan) -> dict[str, Prediction | str | None]:
+    """By cell id: the prediction, or why there is none; None for engines without a model here."""
+    from profiler import models
+    from profiler.analyse.memory import forecast
+    from profiler.engines import registry
+    from profiler.machine.fingerprint import fingerprint
+
+    isa = tuple(fingerprint()["isa"])
+    needed = any(registry.get(start.backend.engine).needs_model for start in plan.starts)
+    model = models.on_disk(plan.sweep.model) if needed else None
+    found: dict[str, Prediction | str | None] = {}
+    for cell in plan.cells:
+        if registry.get(cell.backend.engine).needs_model:
+            found[cell.cell_id] = forecast(cell, model, isa) if model else "unknown until the model is on this disk"
+        else:
+            found[cell.cell_id] = None
+    return found
+
+
+def _memory_lines(predicted: Prediction | str | None) -> list[str]:
+    return [] if predicted is None else [f"memory: {predicted if isinstance(predicted, str) else predicted.sentence}"]
+
+
+def _memory_json(predicted: Prediction | str | None) -> dict[str, Any] | None:
+    if predicted is None or isinstance(predicted, str):
+        return {"reason": predicted} if predicted else None
+    return {**predicted.columns(), "fits": predicted.problem is None, "sentence": predicted.sentence}
 
 
 def _trace(cell: Cell) -> dict[str, Any] | None:

@@ -10,6 +10,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from profiler.machine.bandwidth import kept
+from profiler.machine.details import cpu_details, driver, gpu_details
+from profiler.machine.difference import comparison_id
+
 # Instruction sets that change how fast a model runs, as /proc/cpuinfo names them.
 ISA = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8")
 
@@ -28,16 +32,28 @@ def fingerprint(root: Path = Path("/")) -> dict[str, Any]:
         "kernel": _line(root / "proc/sys/kernel/osrelease"),
         "os": _os_name(root),
         "python": platform.python_version(),
+        "cgroup_cpuset": _line(root / "sys/fs/cgroup/cpuset.cpus.effective"),
+        **cpu_details(root),
         "gpus": gpus()[0],
+        **driver_facts(),
     }
-    return {"machine_id": machine_id(facts), **facts}
+    facts = {"machine_id": machine_id(facts), **facts}
+    return {**facts, "comparison_id": comparison_id(facts)}
+
+
+def full_fingerprint() -> dict[str, Any]:
+    """`fingerprint` of this machine with its measured memory bandwidth (about a second the first time, then from the cache)."""
+    facts = fingerprint()
+    return {**facts, "memory_bandwidth": kept(facts["machine_id"], facts["last_level_cache_bytes"])}
 
 
 def machine_id(facts: dict[str, Any]) -> str:
     """Hash of what decides speed: CPU, cores, instruction sets, memory to the GiB, limits, GPUs. Not the host's name."""
-    keys = ("cpu_model", "sockets", "cores", "threads", "isa", "numa_nodes", "cgroup_cpus", "gpus")
+    keys = ("cpu_model", "sockets", "cores", "threads", "isa", "numa_nodes", "cgroup_cpus")
     memory = facts["memory_bytes"]
-    content = [[key, facts[key]] for key in keys] + [["memory_gib", round(memory / 2**30) if memory else None]]
+    # Name and memory only: ids of earlier records stay what they are. Settings are in difference.comparison_id.
+    cards = [{name: gpu[name] for name in ("name", "memory_bytes")} for gpu in facts["gpus"]]
+    content = [*([key, facts[key]] for key in keys), ["gpus", cards]] + [["memory_gib", round(memory / 2**30) if memory else None]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -57,10 +73,25 @@ def gpus() -> tuple[list[dict[str, Any]], str | None]:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             name = pynvml.nvmlDeviceGetName(handle)
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total
-            found.append({"name": name if isinstance(name, str) else name.decode(), "memory_bytes": int(memory)})
+            card = {"name": name if isinstance(name, str) else name.decode(), "memory_bytes": int(memory)}
+            found.append({**card, **gpu_details(pynvml, handle)})
         return found, None if found else "NVML sees no GPU"
     except pynvml.NVMLError as error:
         return [], f"NVML: {error}"
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def driver_facts() -> dict[str, Any]:
+    """NVIDIA driver and CUDA version; None where there is none."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no package, no library, no permission: `gpus` says which
+        return {"driver": None, "cuda": None}
+    try:
+        return driver(pynvml)
     finally:
         pynvml.nvmlShutdown()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.report.answer import answers
 from profiler.report.selection import Row, Selection, label
+from profiler.report.trust import machines_differ
 from profiler.units import format_duration
 
 if TYPE_CHECKING:
@@ -47,11 +48,14 @@ def rows(selection: Selection) -> list[dict[str, Any]]:
 
 def render(selection: Selection) -> list[Any]:
     """Rich renderables: a table per workload, each followed by what failed and by its answer in words."""
+    from rich.markup import escape
+
     parts: list[Any] = []
     by_workload = {answer.workload: answer for answer in answers(selection)}
     for workload in selection.workloads:
         parts += [_table(selection, workload), *_failures(selection.of(workload)), by_workload[workload].sentence, ""]
-    return parts
+    differ = machines_differ(selection.documents)
+    return [*parts, f"[magenta]machines differ[/]: {escape(differ)}"] if differ else parts
 
 
 def _table(selection: Selection, workload: str) -> Table:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from profiler.machine.difference import differences
 from profiler.report.selection import Row, Selection, label
 from profiler.units import format_duration, format_size
 
@@ -18,6 +19,7 @@ def header(selection: Selection) -> list[tuple[str, str]]:
     return [
         ("Asked", _asked(selection)),
         ("Measured on", _machines(documents)),
+        *([("Machines differ", differ)] if (differ := machines_differ(documents)) else []),
         ("Model", _models(documents)),
         ("Variants", _variants(rows)),
         ("Load", _loads(selection)),
@@ -52,6 +54,21 @@ def _machines(documents: Sequence[Any]) -> str:
         isa = f"; {', '.join(machine['isa'])}" if machine.get("isa") else ""
         texts.append(f"{row['device']}: {cores}{memory}{limits}{where}{isa} (observed)")
     return "; ".join(_distinct(texts)) or "nothing was measured"
+
+
+def machines_differ(documents: Sequence[Any]) -> str | None:
+    """In what the machines of measured runs differ; None where all may be compared plainly."""
+    seen = [
+        document["provenance"].get("machine") or {}
+        for document in documents
+        if document["run"]["status"] == "done" and document["run"]["device_source"] == "observed"
+    ]
+    found = differences(seen)
+    return (
+        f"these runs are of differing machines, so a difference between backends may be the machine's: {'; '.join(found)}"
+        if found
+        else None
+    )
 
 
 def _models(documents: Sequence[Any]) -> str:

@@ -19,6 +19,7 @@ from profiler.records import LocalModel, Variant
 from profiler.run.cell import Measured, measure
 from profiler.run.drive import DriveProgress
 from profiler.run.enough import Rule
+from profiler.run.memory_use import used
 from profiler.run.system import prefix_hit_rate
 
 MAX_LOG_BYTES = 1 << 20  # of the engine's log, kept beside each run
@@ -123,6 +124,7 @@ def _facts(running: RunningEngine, variant: Variant) -> dict[str, Any]:
         "load_s": running.load_s,
         "peak_memory_bytes": running.peak_memory_bytes(),
         "device_source": running.device_source,
+        "memory": used(running, variant),
         "variant": {
             "variant_id": variant.variant_id,
             "precision": variant.precision,

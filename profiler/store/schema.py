@@ -87,6 +87,10 @@ RUNS: tuple[Column, ...] = (
     Column("device", "string", "", "the device that was measured; NULL when nobody observed or declared it"),
     Column("device_source", "string", "", "observed | declared"),
     Column("machine_id", "string", "", "fingerprint of the machine the engine ran on"),
+    Column(
+        "comparison_id", "string", "", "hash of machine_id and settings (SMT, governor, turbo, huge pages, power limit, ECC, MIG, driver)"
+    ),
+    Column("memory_bandwidth_bytes_per_s", "float64", "bytes/s", "of the machine's main memory, by the probe of docs/memory.md"),
     Column("workload", "string", "", "name of the workload"),
     Column("workload_version", "int64", "", "version of the workload"),
     Column("load_kind", "string", "", "concurrency (closed loop) | rate (open loop)"),
@@ -117,6 +121,25 @@ RUNS: tuple[Column, ...] = (
     Column("load_s", "float64", "s", "of that, loading the model"),
     Column("peak_memory_bytes", "int64", "bytes", "highest resident memory of the engine's processes up to the end of this run"),
     Column("variant_size_bytes", "int64", "bytes", "size of the variant's files"),
+    Column("predicted_weights_bytes", "int64", "bytes", "weights as the engine keeps them, predicted before the start (docs/memory.md)"),
+    Column("predicted_kv_bytes", "int64", "bytes", "the engine's KV pool, predicted"),
+    Column("predicted_kv_token_bytes", "float64", "bytes", "KV cache per token, predicted from the model's configuration"),
+    Column(
+        "predicted_kv_demand_bytes", "int64", "bytes", "KV cache that the load needs with requests of mean length; NULL in an open loop"
+    ),
+    Column("predicted_other_bytes", "int64", "bytes", "runtime, libraries and activations, predicted"),
+    Column("memory_limit_bytes", "int64", "bytes", "free memory of the device before the start; NULL where nobody sees it"),
+    Column("memory_limit_source", "string", "", "whose figure memory_limit_bytes is, or why it is NULL"),
+    Column(
+        "used_weights_bytes", "int64", "bytes", "weights in memory after the run; NULL with memory_reason where they cannot be told apart"
+    ),
+    Column("used_kv_bytes", "int64", "bytes", "the KV pool, as the engine reports it"),
+    Column("used_kv_peak_bytes", "int64", "bytes", "of it, handed out to requests at the most"),
+    Column("used_kv_token_bytes", "float64", "bytes", "KV cache per token, from the pool's size and its tokens"),
+    Column("used_other_bytes", "int64", "bytes", "memory of the engine's processes that is neither weights nor KV cache"),
+    Column("used_weights_other_bytes", "int64", "bytes", "weights and the rest together, where they cannot be told apart (vLLM on a CPU)"),
+    Column("memory_reason", "string", "", "why a used_ column is NULL"),
+    Column("memory_finding", "string", "", "what of the prediction was off by more than 10 % (weights, KV) or 25 % (the rest)"),
     Column("offered_rate", "float64", "1/s", "requests of the cohort / window length"),
     Column("request_rate", "float64", "1/s", "requests answered in full in the window / window length"),
     Column("output_tps", "float64", "tokens/s", "output tokens whose arrival falls in the window / window length"),

@@ -22,6 +22,9 @@ from . import wire
 from .http11 import BadRequest
 from .text import Decoder, Text
 
+KV_BLOCK = 32  # tokens; OpenVINO GenAI's block on CPUs
+MAX_SIZED = 128  # tokens of a prompt that surely goes in one step
+
 
 class Flight:
     """One request inside the pipeline."""
@@ -55,7 +58,10 @@ class OpenVinoBack:
         self.step_s = 0.0
         self.wake = asyncio.Event()
         self.load_s = 0.0
+        self.memory_before, self.memory_after = _anonymous_bytes(), 0
+        self.kv_token_bytes = 0.0
         self._load()
+        self.memory_after = _anonymous_bytes()
 
     def _load(self) -> None:
         started = time.monotonic()
@@ -139,6 +145,8 @@ class OpenVinoBack:
                 self._die()
             self.step_s += time.monotonic() - started
             self.steps += 1
+            if self.kv_token_bytes == 0 and len(self.flights) == 1:
+                self._size_token(next(iter(self.flights.values())).answer)
             self._deliver()
             # A look at the sockets costs a tenth of two turns of the loop, and mostly nobody has said anything. Every fourth step
             # the loop gets its turns anyway, for what it has queued itself.
@@ -146,6 +154,13 @@ class OpenVinoBack:
                 # Twice: the first turn only polls the sockets and queues their callbacks behind us, the second lets them run.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
+
+    def _size_token(self, answer: wire.Answer) -> None:
+        """KV bytes per token, from the first step of a lone short request: what the pool has given out / its blocks' tokens."""
+        metrics = self.pipeline.get_metrics()
+        blocks = -(-answer.prompt_tokens // KV_BLOCK)
+        if answer.tokens == 0 and answer.prompt_tokens <= MAX_SIZED and answer.prompt_tokens % KV_BLOCK and metrics.cache_usage > 0:
+            self.kv_token_bytes = metrics.cache_size_in_bytes * metrics.cache_usage / 100 / (blocks * KV_BLOCK)
 
     def _deliver(self) -> None:
         ended = []
@@ -193,7 +208,20 @@ class OpenVinoBack:
             "steps_total": self.steps,
             "step_seconds_total": self.step_s,
             "load_seconds": self.load_s,
+            "kv_cache_peak_ratio": metrics.max_cache_usage / 100,
+            "kv_token_bytes": self.kv_token_bytes,
+            "anonymous_before_load_bytes": self.memory_before,
+            "anonymous_after_load_bytes": self.memory_after,
         }
+
+
+def _anonymous_bytes() -> int:
+    """Resident memory of this process that is no file: heap, packed weights, KV cache. 0 where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:")), 0)
 
 
 def _stop_ids(folder: Path, config: dict[str, Any]) -> list[int]:
