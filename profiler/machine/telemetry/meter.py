@@ -55,7 +55,6 @@ def _prometheus(meter: MeterSpec, since_s: float, until_s: float) -> list[tuple[
     return [(float(t), device_of(one["metric"]), float(value)) for one in series for t, value in one["values"]]
 
 
-
 def _csv(path: Path) -> list[tuple[float, str, float]]:
     """Columns `time` (seconds since the epoch, or ISO 8601; UTC where it has no zone) and `watts`; `device` if there are several."""
     try:

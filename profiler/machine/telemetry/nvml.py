@@ -11,6 +11,8 @@ from typing import Any
 
 from profiler.machine.telemetry.source import Absent, Reading, Watched
 
+Ask = Callable[[Any], tuple[float, ...]]
+
 LIBRARY = "libnvidia-ml.so.1"
 FORBIDDEN = (
     "NVML: the driver is there but this user may not ask it: check the permissions of /dev/nvidiactl and /dev/nvidia*; "
@@ -41,6 +43,7 @@ class Nvml:
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
             raise Absent(self._why(error)) from None
+        self._asked = self._asks()
         self._boards: list[tuple[str, Any]] = []
         for index in range(count):
             try:
@@ -50,39 +53,35 @@ class Nvml:
         if not self._boards:
             raise Absent(next(iter(self.missing.values()), "NVML: the driver sees no GPU"))
 
-    def sample(self, t_ns: int) -> Iterable[Reading]:
+    def _asks(self) -> dict[tuple[str, ...], Ask]:
         nvml = self._nvml
+        return {
+            ("energy_j",): lambda b: (
+                nvml.nvmlDeviceGetTotalEnergyConsumption(b) / 1e3,
+            ),  # mJ since the driver was loaded; Volta and later
+            ("power_w",): lambda b: (nvml.nvmlDeviceGetPowerUsage(b) / 1e3,),
+            ("sm_clock_mhz",): lambda b: (nvml.nvmlDeviceGetClockInfo(b, nvml.NVML_CLOCK_SM),),
+            ("memory_clock_mhz",): lambda b: (nvml.nvmlDeviceGetClockInfo(b, nvml.NVML_CLOCK_MEM),),
+            ("temperature_c",): lambda b: (nvml.nvmlDeviceGetTemperature(b, nvml.NVML_TEMPERATURE_GPU),),
+            ("throttle_reasons",): lambda b: (nvml.nvmlDeviceGetCurrentClocksThrottleReasons(b),),  # the bits of nvmlClocksThrottleReason…
+            ("memory_used_bytes", "memory_total_bytes"): lambda b: _fields(nvml.nvmlDeviceGetMemoryInfo(b), "used", "total"),
+            ("gpu_busy_percent", "memory_busy_percent"): lambda b: _fields(nvml.nvmlDeviceGetUtilizationRates(b), "gpu", "memory"),
+        }
+
+    def sample(self, t_ns: int) -> Iterable[Reading]:
         for device, board in self._boards:
-            yield from self._one(device, "energy_j", lambda b=board: nvml.nvmlDeviceGetTotalEnergyConsumption(b) / 1e3)
-            yield from self._one(device, "power_w", lambda b=board: nvml.nvmlDeviceGetPowerUsage(b) / 1e3)
-            yield from self._one(device, "sm_clock_mhz", lambda b=board: nvml.nvmlDeviceGetClockInfo(b, nvml.NVML_CLOCK_SM))
-            yield from self._one(device, "memory_clock_mhz", lambda b=board: nvml.nvmlDeviceGetClockInfo(b, nvml.NVML_CLOCK_MEM))
-            yield from self._one(device, "temperature_c", lambda b=board: nvml.nvmlDeviceGetTemperature(b, nvml.NVML_TEMPERATURE_GPU))
-            yield from self._one(device, "throttle_reasons", lambda b=board: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(b))
-            yield from self._several(
-                device,
-                ("memory_used_bytes", "memory_total_bytes"),
-                lambda b=board: (lambda m: (m.used, m.total))(nvml.nvmlDeviceGetMemoryInfo(b)),
-            )
-            yield from self._several(
-                device,
-                ("gpu_busy_percent", "memory_busy_percent"),
-                lambda b=board: (lambda u: (u.gpu, u.memory))(nvml.nvmlDeviceGetUtilizationRates(b)),
-            )
+            for metrics, ask in self._asked.items():
+                key = f"{device} {metrics[0]}"
+                if key in self.missing:
+                    continue
+                try:
+                    values = ask(board)
+                except self._nvml.NVMLError as error:
+                    self.missing[key] = self._why(error)
+                    continue
+                for metric, value in zip(metrics, values, strict=True):
+                    yield device, metric, float(value)
             yield from self._processes(device, board)
-
-    def _one(self, device: str, metric: str, ask: Callable[[], float]) -> Iterable[Reading]:
-        return self._several(device, (metric,), lambda: (ask(),))
-
-    def _several(self, device: str, metrics: tuple[str, ...], ask: Callable[[], tuple[float, ...]]) -> list[Reading]:
-        key = f"{device} {metrics[0]}"
-        if key in self.missing:
-            return []
-        try:
-            return [(device, metric, float(value)) for metric, value in zip(metrics, ask(), strict=True)]
-        except self._nvml.NVMLError as error:
-            self.missing[key] = self._why(error)
-            return []
 
     def _processes(self, device: str, board: Any) -> Iterable[Reading]:
         """Memory of each compute process, and of the engine's together. In a container the driver's ids are the host's and match none."""
@@ -117,3 +116,7 @@ class Nvml:
             self._nvml.nvmlShutdown()
         except self._nvml.NVMLError:
             pass
+
+
+def _fields(answer: Any, *names: str) -> tuple[float, ...]:
+    return tuple(getattr(answer, name) for name in names)
