@@ -217,6 +217,29 @@ def _share(value: object) -> object:
     return value
 
 
+class MeterSpec(BaseModel):
+    """A power meter outside this program, joined to a run by clock: docs/telemetry.md."""
+
+    model_config = Strict
+    scope: Literal["gpu_board", "cpu_package", "dram", "host", "wall"]  # what it measures: nobody else can know
+    url: str | None = None  # ends in /metrics: readings as they are now (DCGM's exporter); else a Prometheus server
+    metric: str | None = None  # with url
+    labels: Mapping[str, str] = Field(default_factory=dict)  # of the readings that count
+    csv: str | None = None  # columns time and watts, device if there are several
+    kind: Literal["power", "energy"] | None = None  # W, or a counter in J; None: known for DCGM's, else power
+    scale: float | None = Field(default=None, gt=0)  # what one unit is in W or J
+
+    @model_validator(mode="after")
+    def _one_source(self) -> MeterSpec:
+        if (self.url is None) == (self.csv is None):
+            raise ValueError("a meter has either a url or a csv")
+        if (self.url is None) != (self.metric is None):
+            raise ValueError("url and metric go together")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError("url must begin with http:// or https://")
+        return self
+
+
 class SweepSpec(BaseModel):
     """An ordered set of cells: what `profile sweep` measures."""
 
@@ -243,6 +266,8 @@ class SweepSpec(BaseModel):
     runs_per_start: int = Field(default=1, ge=1)  # of each cell: how far runs of one start lie apart
     seed: int = 1
     client_cpus: tuple[int, ...] = ()  # cores the load client is pinned to; none: it runs where the kernel puts it
+    telemetry_period_s: float = Field(default=0.5, gt=0, le=60)  # between samples of power, clocks, memory, ...
+    meter: MeterSpec | None = None  # a power meter outside this program
     tokenizer: str | None = None  # a folder; for endpoints whose model is not on this disk
     url: str | None = None  # an endpoint that already runs
     endpoint_kind: Literal["completions", "chat"] = "completions"

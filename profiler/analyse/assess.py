@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler import __version__
-from profiler.analyse import memory, qos, steady, verdict
+from profiler.analyse import energy, memory, qos, steady, verdict
 from profiler.analyse.enough import bounds_of
 from profiler.analyse.latency import summarise
 from profiler.analyse.memory import Prediction
@@ -83,6 +83,7 @@ def assess(
     run |= summarise(measured.requests, measured.drive, target, bounds)
     steadiness = steady.examine(measured.requests, measured.drive, cell.load_kind, cell.load, arrivals)
     run |= _certificate(measured, steadiness) | error_bar_of(measured.drive, run["output_tps"], load_curve(facts.machine["machine_id"]))
+    energies = _energy(outcome, run)
     quality = certify(
         measured.requests,
         measured.drive,
@@ -96,6 +97,7 @@ def assess(
     run |= {"validity_reasons": list(quality.reasons), "validity_advice": list(quality.advice)}
     run |= {"stop_reason": measured.drive.stop_reason, "started_at": measured.drive.started_at}
     document["quality"] = quality.to_dict()
+    document["energy"] = [row.to_dict() for row in energies]
     document["samples"] = list(measured.samples)
     prompts = measured.prompts
     run |= {"cut_share": prompts.cut_share, "prefix_declared": prompts.prefix_declared, "prefix_bound": measured.prefix_bound}
@@ -107,6 +109,21 @@ def assess(
         run |= {"qos_result": judged.result, "qos_reason": judged.reason}
         document["verdicts"] = [judged.to_dict()]
     return document
+
+
+def _energy(outcome: Outcome, run: dict[str, Any]) -> list[energy.Energy]:
+    """Puts the energy columns into `run`; the rows by scope."""
+    assert outcome.measured is not None
+    drive = outcome.measured.drive
+    window_s = (drive.window_close_ns - drive.window_open_ns) / NS_PER_S
+    counts = [rate * window_s if (rate := run[name]) is not None else None for name in ("output_tps", "request_rate")]
+    owned = outcome.engine.get("device_source") == "observed"
+    telemetry = energy.load(outcome.folder / "telemetry.parquet")
+    columns, rows = energy.columns(
+        telemetry, drive.window_open_ns, drive.window_close_ns, outcome.cell.backend.device, owned, counts[0], counts[1]
+    )
+    run |= columns
+    return rows
 
 
 def settle(outcome: Outcome) -> Outcome:
@@ -217,7 +234,7 @@ def _document(facts: SweepFacts, cell: Cell, repeat: int, model: LocalModel | No
             "qos_reason": None,
             "energy_j": None,
             "energy_scope": None,
-            "energy_reason": "power is not sampled by this version",
+            "energy_reason": "nothing was measured",
             "profiler_version": __version__,
         },
         "provenance": {

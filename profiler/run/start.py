@@ -14,6 +14,7 @@ from typing import Any
 
 from profiler.engines.protocol import Engine, RunningEngine
 from profiler.errors import ProfilerError
+from profiler.machine.telemetry.recording import recording
 from profiler.plan import Cell, Start
 from profiler.records import LocalModel, Variant
 from profiler.run.cell import Measured, measure
@@ -100,9 +101,10 @@ def _one(
     try:
         max_context = model.max_context_tokens if model else None
         before = running.metrics()
-        measured = measure(
-            cell, running.endpoint, tokenizer_json, max_context, folder, lambda p: watch.progress(cell, p), rule, engine_pid=running.pid
-        )
+        with recording(folder, running.pid, cell.sweep.telemetry_period_s, cell.sweep.meter, cell.sweep.client_cpus):
+            measured = measure(
+                cell, running.endpoint, tokenizer_json, max_context, folder, lambda p: watch.progress(cell, p), rule, engine_pid=running.pid
+            )
         if running.alive():
             measured = replace(measured, prefix_hit_rate=prefix_hit_rate(before, running.metrics()))
         return Outcome(cell, folder, _facts(running, variant), measured)

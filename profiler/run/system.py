@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from profiler.machine import proc as processes
 from profiler.units import NS_PER_S
 
 PERIOD_S = 1.0
 RESCAN = 10  # samples between looks for new processes: an engine starts its workers before it is ready
-PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
+PROC, CGROUP = processes.PROC, Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="system-sampler", daemon=True)
         self._engine: set[int] = set()
         self._ours: set[int] = set()
-        self._last: dict[int, float] = {}  # CPU time of processes that have ended meanwhile still counts
+        self._cpu_times = processes.CpuTimes(proc)
         self._throttle = _cpu_stats([os.getpid(), *([engine_pid] if engine_pid else [])], proc, cgroup)
         self._clock_s = clock_resolution_s()
 
@@ -93,34 +94,15 @@ class Sampler:
         began = time.thread_time()
         try:
             if number == 0:
-                self._engine, self._ours = self._find()
-            busy, steal = _machine_s(self._proc / "stat")
-            engine, ours = self._cpu_s(self._engine), self._cpu_s(self._ours - self._engine)
+                self._engine, self._ours = processes.find(self._proc, self._engine_pid, self._engine, {os.getpid(), *self._ours})
+            busy, steal = processes.machine_s(self._proc / "stat")
+            engine, ours = self._cpu_times.of(self._engine), self._cpu_times.of(self._ours - self._engine)
             throttled = sum(map(_throttled_s, self._throttle)) if self._throttle else None
             owned = self._engine_pid is not None
             self._samples.append(_Sample(time.monotonic_ns(), busy, steal, engine if owned else None, ours, throttled))
         except (OSError, ValueError, IndexError) as error:
             self._why = f"/proc cannot be read here: {error}"
         self._cost_s += time.thread_time() - began
-
-    def _find(self) -> tuple[set[int], set[int]]:
-        """The engine's processes (its tree, group and session) and ours (our tree); one pass over /proc."""
-        parents: dict[int, int] = {}
-        of_engine = set(self._engine)
-        for entry in self._proc.iterdir():
-            if entry.name.isdigit() and (stat := _stat(entry)) is not None:
-                parents[int(entry.name)] = int(stat[1])
-                if self._engine_pid is not None and self._engine_pid in (int(entry.name), int(stat[2]), int(stat[3])):
-                    of_engine.add(int(entry.name))
-        return _below(of_engine, parents), _below({os.getpid(), *self._ours}, parents)
-
-    def _cpu_s(self, pids: Iterable[int]) -> float:
-        for pid in pids:
-            stat = _stat(self._proc / str(pid))
-            if stat is not None:
-                # Children that were waited for are in their parent's cutime; a living one is counted itself.
-                self._last[pid] = sum(map(int, stat[11:15])) / os.sysconf("SC_CLK_TCK")
-        return sum(self._last.get(pid, 0.0) for pid in pids)
 
     def over(self, open_ns: int, close_ns: int) -> SystemUse:
         """The figures of [open, close), after the block."""
@@ -191,28 +173,6 @@ def prefix_hit_rate(before: dict[str, float], after: dict[str, float]) -> float 
 
     hits, queries = grown("hits"), grown("queries")
     return hits / queries if hits is not None and queries else None
-
-
-def _stat(folder: Path) -> list[str] | None:
-    """Fields of /proc/PID/stat behind the name: state, ppid, pgrp, session, ...; None when the process has ended."""
-    try:
-        return (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-
-
-def _below(roots: set[int], parents: dict[int, int]) -> set[int]:
-    found = set(roots)
-    while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
-        found |= more
-    return found
-
-
-def _machine_s(stat: Path) -> tuple[float, float]:
-    """Busy and stolen CPU time of the machine since its start, s (proc(5): user nice system idle iowait irq softirq steal)."""
-    user, nice, system, _, _, irq, softirq, steal = map(int, stat.read_text(encoding="utf-8").split("\n", 1)[0].split()[1:9])
-    tick = os.sysconf("SC_CLK_TCK")
-    return (user + nice + system + irq + softirq) / tick, steal / tick
 
 
 def _cpu_stats(pids: Sequence[int], proc: Path, cgroup: Path) -> list[Path]:

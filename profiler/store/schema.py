@@ -59,6 +59,8 @@ def _latencies() -> tuple[Column, ...]:
     return tuple(columns)
 
 
+_SCOPES = ("gpu_board", "cpu_package", "dram", "host", "wall")
+
 RUNS: tuple[Column, ...] = (
     Column("run_id", "string", "", "unique, sorts by time: UTC time of the start of the cell and random digits"),
     Column("sweep_id", "string", "", "content hash of the sweep's cells"),
@@ -184,8 +186,24 @@ RUNS: tuple[Column, ...] = (
     Column("isl_mean", "float64", "tokens", "mean input length of the answered cohort"),
     Column("osl_mean", "float64", "tokens", "mean output length of the answered cohort"),
     Column("energy_j", "float64", "J", "energy in the window, of energy_scope; NULL with energy_reason if not measured"),
-    Column("energy_scope", "string", "", "gpu_board | cpu_package | dram | host | wall"),
+    Column("energy_scope", "string", "", "gpu_board | cpu_package | dram | host | wall: only runs of one scope may be compared"),
     Column("energy_reason", "string", "", "why energy_j is NULL"),
+    Column(
+        "energy_source",
+        "string",
+        "",
+        "whose readings, and whether of an energy counter or of power: nvml counter, rapl counter, meter power",
+    ),
+    Column("energy_per_output_token_j", "float64", "J", "energy_j / output tokens that arrived in the window"),
+    Column("energy_per_request_j", "float64", "J", "energy_j / requests answered in full in the window"),
+    Column("power_mean_w", "float64", "W", "energy_j / window length"),
+    Column("idle_power_w", "float64", "W", "mean power of energy_scope before the load, with the engine ready and nobody asking"),
+    *(
+        Column(f"energy_{scope}_j", "float64", "J", f"energy in the window of the scope {scope}; NULL where it was not measured")
+        for scope in _SCOPES
+    ),
+    Column("telemetry_period_s", "float64", "s", "period of the telemetry sampler"),
+    Column("telemetry_cpu_cores", "float64", "cores", "CPU time of the telemetry sampler in the window / window length"),
     Column("qos", "string", "", "the QoS target the run was judged by"),
     Column("qos_result", "string", "", "FITS | FAILS | UNDECIDED for this load and loop"),
     Column("qos_reason", "string", "", "the finding behind qos_result, one line"),
@@ -229,9 +247,9 @@ REQUESTS: tuple[Column, ...] = (
 TELEMETRY: tuple[Column, ...] = (
     Column("run_id", "string", "", "the run it belongs to"),
     Column("t_ns", "int64", "ns", "CLOCK_MONOTONIC of the sample"),
-    Column("source", "string", "", "who says so, such as nvml, rapl, psutil"),
-    Column("device", "string", "", "which device of the source"),
-    Column("metric", "string", "", "what is measured, with its unit in the name"),
+    Column("source", "string", "", "who says so: nvml, rapl, amdsmi, cpu, meter, or sampler for its own cost"),
+    Column("device", "string", "", "which device of the source: gpu0, gpu0/pid123, package-0, machine, node0, engine, ..."),
+    Column("metric", "string", "", "what is measured, with its unit in the name; energy_j and cpu_s are running totals"),
     Column("value", "float64", "", "the sample"),
 )
 
