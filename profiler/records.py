@@ -137,6 +137,11 @@ class RequestRecord:
     token_count_source: str | None  # "token_ids" | "continuous_usage" | "usage" | "tokenizer"
     arrival_offsets_us: tuple[int, ...]  # one per token-bearing read, from sent_ns
     arrival_tokens: tuple[int, ...]  # output tokens in that read, same length
+    server_queue_s: float | None = None  # the server's own timings and cache hits, where it sends them
+    server_prefill_s: float | None = None
+    server_decode_s: float | None = None
+    server_ttft_s: float | None = None  # queue + prefill
+    server_cached_tokens: int | None = None
     text: str | None = None  # the answer; kept for a few samples only
     asked_model: str | None = None  # the name in the body: the model's or an adapter's; None where all asked for the same
 

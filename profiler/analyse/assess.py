@@ -17,7 +17,8 @@ from profiler.analyse.validity import certify
 from profiler.plan import Cell, digest
 from profiler.records import DriveResult, LocalModel, Variant
 from profiler.run.calibrate import Curve, error_bar, load_curve
-from profiler.run.cell import Measured
+from profiler.run.cell import Measured, reuse_of
+from profiler.run.scrape import ServerUse
 from profiler.run.start import Outcome
 from profiler.spec import BackendSpec, SweepSpec
 from profiler.units import NS_PER_S
@@ -92,11 +93,12 @@ def assess(
         steadiness=steadiness,
         system=measured.system,
         prefix_expected=_prefix_expected(measured),
+        prefix_least=_prefix_least(measured, run.get("prefix_block_bound")),
     )
     run |= {"status": "done", "validity": quality.validity}
     run |= {"validity_reasons": list(quality.reasons), "validity_advice": list(quality.advice)}
     run |= {"stop_reason": measured.drive.stop_reason, "started_at": measured.drive.started_at}
-    document["quality"] = quality.to_dict()
+    document["quality"] = quality.to_dict() | {"server": measured.server.to_dict() if measured.server else None}
     document["energy"] = [row.to_dict() for row in energies]
     document["samples"] = list(measured.samples)
     prompts = measured.prompts
@@ -170,9 +172,31 @@ def _certificate(measured: Measured, steadiness: steady.Steadiness) -> dict[str,
         "steal_cpu_cores": system.steal_cpu_cores if system else None,
         "throttled_s": system.throttled_s if system else None,
         "clock_resolution_s": system.clock_resolution_s if system else None,
-        "prefix_hit_rate": measured.prefix_hit_rate,
-        "prefix_hit_reason": None if measured.prefix_hit_rate is not None else _no_hits(measured.cell.backend.engine),
-    }
+    } | server_columns(measured)
+
+
+def server_columns(measured: Measured) -> dict[str, Any]:
+    """What the server's own metrics say, as columns of `runs`."""
+    server = measured.server or ServerUse(reason="the server's metrics were not scraped")
+    names = ("queue_mean_s", "prefill_mean_s", "decode_mean_s", "ttft_mean_s", "running_max", "waiting_max", "kv_use_max", "preemptions")
+    columns: dict[str, Any] = {f"server_{name}": getattr(server, name) for name in (*names, "scrapes", "scrape_p50_s", "scraper_cpu_cores")}
+    prefix = ("prefix_hit_rate", "prefix_hit_tokens", "prefix_queried_tokens", "prefix_block_tokens", "prefix_reset")
+    columns |= {name: getattr(server, name) for name in prefix}
+    if server.prefix_hit_rate is None:
+        columns["prefix_hit_reason"] = _no_hits(measured.cell.backend.engine, server)
+    if all(columns[f"server_{name}"] is None for name in names):
+        columns["server_metrics_reason"] = server.reason or "the server's metrics have none of the names that are known (vLLM's)"
+    if server.prefix_caching and server.prefix_block_tokens and measured.prompts.calls:
+        columns["prefix_block_bound"] = reuse_of(measured.requests, measured.prompts, server.prefix_block_tokens, everything=True)
+    return columns
+
+
+def _prefix_least(measured: Measured, block_bound: float | None) -> float | None:
+    """The hit rate that a declared shared prefix must make in a cache that is on; None where none is declared or the cache is off."""
+    declared = measured.prompts.prefix_declared
+    if declared is None or block_bound is None:
+        return None
+    return min(declared, block_bound)  # first sight of each group and broken blocks are misses of every cache
 
 
 def _prefix_expected(measured: Measured) -> float | None:
@@ -197,8 +221,10 @@ def _bandwidth(facts: SweepFacts) -> float | None:
     return found
 
 
-def _no_hits(engine: str) -> str:
+def _no_hits(engine: str, server: ServerUse) -> str:
     """Why a run has no measured prefix-cache hit rate."""
+    if server.prefix_caching is False:
+        return "prefix caching is off"
     known = {"openvino": "OpenVINO GenAI counts no prefix-cache hits", "null": "the null engine has no cache"}
     return known.get(engine, "the server has no prefix-cache counters")
 

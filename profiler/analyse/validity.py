@@ -34,7 +34,7 @@ STEAL_CPU_SHARE = 0.05
 THROTTLED_SHARE = 0.01
 # A server that counts its own tokens is exact; counting text again with a tokenizer may differ by a token in a hundred.
 OUTPUT_LENGTH_SHARE = 0.02
-# Each hit saves its prefill: one in twenty beyond what the workload declares moves TTFT and throughput by about as much.
+# Each hit saves its prefill: one in twenty beyond (or short of) what the workload declares moves TTFT and throughput by about as much.
 PREFIX_HIT_EXCESS = 0.05
 # Failed requests count as +∞ in latencies, but the load that the others saw was lighter by as much.
 ERROR_SHARE = 0.05
@@ -92,11 +92,13 @@ def certify(
     steadiness: Steadiness | None = None,
     system: SystemUse | None = None,
     prefix_expected: float | None = None,
+    prefix_least: float | None = None,
 ) -> Quality:
     """Judge one run by its requests, what the client says of itself, and the columns of `runs` known so far.
 
     `pinned_output`: the workload asks for an exact output length, so another length is a finding.
     `prefix_expected`: the share of the input that the workload itself makes a prefix cache know; None where nobody knows.
+    `prefix_least`: the share that a cache which is on must know, because the workload declares it; None where nothing is declared.
     """
     cohort = [r for r in requests if r.in_window]
     found = [
@@ -105,7 +107,8 @@ def certify(
         *_client(drive, run),
         *_error_bars(run),
         *_machine(system, drive),
-        *_answers(run, pinned_output, len(cohort), prefix_expected),
+        *_answers(run, pinned_output, len(cohort)),
+        *_prefix(run, prefix_expected, prefix_least),
         *_steady(steadiness),
     ]
     found.sort(key=lambda finding: finding.severity)
@@ -182,7 +185,7 @@ def _machine(system: SystemUse | None, drive: DriveResult) -> Iterator[Finding]:
         yield Finding("throttled", "suspect", reason, "raise or remove the container's CPU limit, or give the engine fewer threads than it")
 
 
-def _answers(run: Mapping[str, Any], pinned_output: bool, n_cohort: int, expected: float | None) -> Iterator[Finding]:
+def _answers(run: Mapping[str, Any], pinned_output: bool, n_cohort: int) -> Iterator[Finding]:
     asked, got = run.get("asked_output_tokens_mean"), run.get("got_output_tokens_mean")
     if pinned_output and asked and got is not None and abs(got - asked) > OUTPUT_LENGTH_SHARE * asked:
         reason = f"{got:.1f} output tokens per request came, {asked:.1f} were asked for"
@@ -191,10 +194,19 @@ def _answers(run: Mapping[str, Any], pinned_output: bool, n_cohort: int, expecte
     if n_cohort and errors > ERROR_SHARE * n_cohort:
         reason = f"{errors} of {n_cohort} requests failed (at most {ERROR_SHARE:.0%})"
         yield Finding("failures", "suspect", reason, "see the errors in requests.parquet; a lower load, or a longer request_timeout_s")
-    hits = run.get("prefix_hit_rate")
+
+
+def _prefix(run: Mapping[str, Any], expected: float | None, least: float | None) -> Iterator[Finding]:
+    hits, reset = run.get("prefix_hit_rate"), run.get("prefix_reset")
     if hits is not None and expected is not None and hits > expected + PREFIX_HIT_EXCESS:
         reason = f"the prefix cache knew {hits:.0%} of the input, the workload itself repeats {expected:.0%}"
-        yield Finding("prefix-hits", "suspect", reason, "restart or reset the server between runs, or change --seed")
+        advice = "restart or reset the server between runs, or change --seed"
+        yield Finding("prefix-hits", "suspect", reason, advice if reset in (None, "done") else f"{advice} (no reset: {reset})")
+    if hits is not None and least is not None and hits < least - PREFIX_HIT_EXCESS:
+        block = run.get("prefix_block_tokens")
+        reason = f"the prefix cache knew {hits:.0%} of the input, the workload declares {least:.0%} (in whole blocks of {block} tokens)"
+        advice = "a larger KV cache (kv_cache_gb, gpu_memory_utilization), fewer prefix groups, or a lower load: blocks are evicted or late"
+        yield Finding("prefix-misses", "suspect", reason, advice)
 
 
 def _steady(steadiness: Steadiness | None) -> Iterator[Finding]:

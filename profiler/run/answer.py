@@ -33,9 +33,22 @@ class Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
+class PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+
+
 class Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: PromptDetails | None = None
+
+
+class Timings(msgspec.Struct, gc=False):
+    """vLLM's `metrics`, ms, in the last chunk (--enable-per-request-metrics); its TTFT counts from being scheduled, not from arrival."""
+
+    queue_time_ms: float | None = None
+    time_to_first_token_ms: float | None = None
+    generation_time_ms: float | None = None
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -43,6 +56,7 @@ class Chunk(msgspec.Struct, gc=False):
 
     choices: list[Choice] = []
     usage: Usage | None = None
+    metrics: Timings | None = None
     error: Any = None
 
 
@@ -59,6 +73,7 @@ class Answer:
     texts: list[str] = field(default_factory=list)
     finish_reason: str | None = None
     usage: Usage | None = None
+    timings: Timings | None = None
     count_source: str | None = None
     done: bool = False  # [DONE] was seen
     error_kind: str | None = None
@@ -194,6 +209,8 @@ class AnswerParser:
             error = chunk.error
             self._fail("server_error", str(error.get("message", error) if isinstance(error, dict) else error)[:300])
             return
+        if chunk.metrics is not None:
+            answer.timings = chunk.metrics
         used = None
         if chunk.usage is not None and chunk.usage.completion_tokens is not None:
             answer.usage = chunk.usage
@@ -226,9 +243,8 @@ class AnswerParser:
         usage = raw.get("usage")
         return Chunk(
             choices=[] if first is None else [_lenient_choice(first)],
-            usage=Usage(_of(int, usage.get("prompt_tokens")), _of(int, usage.get("completion_tokens")))
-            if isinstance(usage, dict)
-            else None,
+            usage=_lenient_usage(usage) if isinstance(usage, dict) else None,
+            metrics=_lenient_timings(raw.get("metrics")),
             error=raw.get("error"),
         )
 
@@ -292,7 +308,21 @@ def _lenient_choice(raw: dict[str, Any]) -> Choice:
     )
 
 
-def _of(kind: type, value: Any) -> Any:
+def _lenient_usage(raw: dict[str, Any]) -> Usage:
+    details = raw.get("prompt_tokens_details")
+    cached = _of(int, details.get("cached_tokens")) if isinstance(details, dict) else None
+    return Usage(_of(int, raw.get("prompt_tokens")), _of(int, raw.get("completion_tokens")), PromptDetails(cached))
+
+
+def _lenient_timings(raw: Any) -> Timings | None:
+    names = ("queue_time_ms", "time_to_first_token_ms", "generation_time_ms")
+    if not isinstance(raw, dict) or not any(name in raw for name in names):
+        return None
+    found = [_of((int, float), raw.get(name)) for name in names]
+    return Timings(*(None if value is None else float(value) for value in found))
+
+
+def _of(kind: type | tuple[type, ...], value: Any) -> Any:
     return value if isinstance(value, kind) and not isinstance(value, bool) else None
 
 

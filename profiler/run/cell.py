@@ -18,6 +18,7 @@ from profiler.run.clients import processes_for
 from profiler.run.decode import RequestMeta, decode
 from profiler.run.drive import DriveProgress, drive
 from profiler.run.enough import Looks, Rule
+from profiler.run.scrape import ServerUse
 from profiler.run.system import Sampler, SystemUse
 from profiler.workload import arrivals, pauses, replay
 from profiler.workload.calls import Call
@@ -44,7 +45,7 @@ class Measured:
     prompts: PromptSet
     samples: Sequence[dict[str, str]]  # {"prompt_tail", "answer"}
     system: SystemUse | None = None
-    prefix_hit_rate: float | None = None  # by the server's counters, over the whole run
+    server: ServerUse | None = None  # by the server's own metrics
     looks: int = 0  # at the cohort while it grew
     cut_s: float = 0.0  # by how much the window was opened later than planned
     prefix_bound: float | None = None  # share of the cohort's input tokens that an infinite prefix cache would have known
@@ -191,12 +192,16 @@ def _thinks_ns(think: pauses.Pause, seed: int) -> tuple[int, ...]:
     return tuple(think.draw_ns(source) for _ in range(PAUSES)) if think.exponential else ()
 
 
-def reuse_of(requests: Sequence[RequestRecord], prompts: PromptSet) -> float | None:
-    """What an infinite prefix cache, empty at the start of the cell, would have known of the cohort's input tokens as they were sent."""
+def reuse_of(requests: Sequence[RequestRecord], prompts: PromptSet, block: int = 1, everything: bool = False) -> float | None:
+    """What an infinite prefix cache, empty at the start of the cell, would have known of the cohort's input tokens as they were sent.
+
+    `block`: of a cache of blocks of so many tokens. `everything`: of all requests, warm-up included, as a server counts.
+    """
     place = {prompt.request_id: number for number, prompt in enumerate(prompts.prompts)}
     sent = sorted((r for r in requests if r.sent_ns is not None), key=lambda r: r.sent_ns or 0)
     order = [place[r.request_id] for r in sent if r.request_id in place]
-    return prefix_reuse(prompts.calls, order, {place[r.request_id] for r in sent if r.in_window and r.request_id in place})
+    counted = {place[r.request_id] for r in sent if (r.in_window or everything) and r.request_id in place}
+    return prefix_reuse(prompts.calls, order, counted, block)
 
 
 def likely_tokens_per_s(cell: Cell, prompts: PromptSet) -> float:

@@ -154,6 +154,7 @@ def _record(raw: _Raw, answer: Answer, meta: RequestMeta, in_window: bool, warmu
     tokens = answer.tokens
     after_first = tokens - counts[0] if counts else 0
     usage = answer.usage
+    queue, prefill, generation = _server_s(answer)
     return RequestRecord(
         request_id=meta.request_id,
         session_id=meta.session_id,
@@ -182,9 +183,24 @@ def _record(raw: _Raw, answer: Answer, meta: RequestMeta, in_window: bool, warmu
         token_count_source=answer.count_source,
         arrival_offsets_us=tuple([(stamp - sent + 500) // 1000 for stamp in stamps]) if sent else (),
         arrival_tokens=tuple(counts) if sent else (),
+        server_queue_s=queue,
+        server_prefill_s=prefill,
+        server_decode_s=generation,
+        server_ttft_s=queue + prefill if queue is not None and prefill is not None else None,
+        server_cached_tokens=usage.prompt_tokens_details.cached_tokens if usage and usage.prompt_tokens_details else None,
         text=text,
         asked_model=meta.asked_model,
     )
+
+
+def _server_s(answer: Answer) -> tuple[float | None, float | None, float | None]:
+    """Queue, prefill and decode as the server timed them, s."""
+    timings = answer.timings
+    if timings is None:
+        return None, None, None
+    parts = (timings.queue_time_ms, timings.time_to_first_token_ms, timings.generation_time_ms)
+    queue, prefill, generation = (None if ms is None else ms / 1e3 for ms in parts)
+    return queue, prefill, generation
 
 
 def _delays_s(delays: array[int]) -> tuple[float | None, float | None]:

@@ -17,11 +17,12 @@ from profiler.errors import ProfilerError
 from profiler.machine.telemetry.recording import recording
 from profiler.plan import Cell, Start
 from profiler.records import LocalModel, Variant
+from profiler.run import counters
 from profiler.run.cell import Measured, measure
 from profiler.run.drive import DriveProgress
 from profiler.run.enough import Rule
 from profiler.run.memory_use import used
-from profiler.run.system import prefix_hit_rate
+from profiler.run.scrape import FILE, Scraper
 
 MAX_LOG_BYTES = 1 << 20  # of the engine's log, kept beside each run
 
@@ -100,20 +101,36 @@ def _one(
     folder = new_folder(cell)
     try:
         max_context = model.max_context_tokens if model else None
-        before = running.metrics()
-        with recording(folder, running.pid, cell.sweep.telemetry_period_s, cell.sweep.meter, cell.sweep.client_cpus):
+        reset = _reset_prefix_cache(running)
+        scraper = Scraper(running.metrics)
+        telemetry = recording(folder, running.pid, cell.sweep.telemetry_period_s, cell.sweep.meter, cell.sweep.client_cpus)
+        with scraper, telemetry:
             measured = measure(
                 cell, running.endpoint, tokenizer_json, max_context, folder, lambda p: watch.progress(cell, p), rule, engine_pid=running.pid
             )
-        if running.alive():
-            measured = replace(measured, prefix_hit_rate=prefix_hit_rate(before, running.metrics()))
-        return Outcome(cell, folder, _facts(running, variant), measured)
+        scraper.write(folder / FILE, folder.name)
+        server = scraper.over(measured.drive.window_open_ns, measured.drive.window_close_ns, reset)
+        return Outcome(cell, folder, _facts(running, variant), replace(measured, server=server))
     except ProfilerError as error:
         died = "" if running.alive() else f"{cell.backend.name} died: "
         detail = error.detail if running.alive() else running.log_tail()
         return Outcome(cell, folder, _facts(running, variant), failure=died + error.message, detail=detail)
     finally:
         _keep_log(log, folder / "engine.log")
+
+
+def _reset_prefix_cache(running: RunningEngine) -> str:
+    """Empties the server's prefix cache, where it has one: what an earlier cell sent must not be known to this one. "done", or why not."""
+    caches = counters.caches_prefixes(running.metrics())
+    if caches is None:
+        return "the server does not say whether it caches prefixes"
+    if not caches:
+        return "prefix caching is off"
+    try:
+        running.reset_prefix_cache()
+    except ProfilerError as error:
+        return error.message
+    return "done"
 
 
 def _facts(running: RunningEngine, variant: Variant) -> dict[str, Any]:

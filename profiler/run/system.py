@@ -164,17 +164,6 @@ def clock_resolution_s(steps: int = 200) -> float:
     return smallest / NS_PER_S
 
 
-def prefix_hit_rate(before: dict[str, float], after: dict[str, float]) -> float | None:
-    """Share of looked-up prompt tokens (vLLM counts tokens) that the server's prefix cache knew between two scrapes; None without counters."""
-
-    def grown(suffix: str) -> float | None:
-        found = [name for name in after if name.split("{")[0] in (f"vllm:prefix_cache_{suffix}_total", f"vllm:prefix_cache_{suffix}")]
-        return sum(after[name] - before.get(name, 0.0) for name in found) if found else None
-
-    hits, queries = grown("hits"), grown("queries")
-    return hits / queries if hits is not None and queries else None
-
-
 def _cpu_stats(pids: Sequence[int], proc: Path, cgroup: Path) -> list[Path]:
     """The cpu.stat of every cgroup above these processes that tells of throttling: a quota holds where it is set, up to the root."""
     found: dict[Path, None] = {}

@@ -174,6 +174,28 @@ RUNS: tuple[Column, ...] = (
     Column("error_bar_source", "string", "", "calibrated | beyond calibration | this run (not calibrated: profile calibrate)"),
     Column("prefix_hit_rate", "float64", "", "share of input tokens the server's prefix cache knew, warm-up included, by its own counters"),
     Column("prefix_hit_reason", "string", "", "why prefix_hit_rate is NULL"),
+    Column("prefix_hit_tokens", "int64", "tokens", "of the looked-up input tokens, those found: whole blocks only"),
+    Column("prefix_queried_tokens", "int64", "tokens", "input tokens looked up in the server's prefix cache"),
+    Column("prefix_block_tokens", "int64", "tokens", "tokens in one block of the server's KV cache, as it says"),
+    Column(
+        "prefix_block_bound",
+        "float64",
+        "",
+        "as prefix_bound, of whole blocks, the last token never, over all requests: no real cache has more",
+    ),
+    Column("prefix_reset", "string", "", "done | why the server's prefix cache was not reset before the run"),
+    Column("server_queue_mean_s", "float64", "s", "mean time a request waited in the server's queue; server_* are its own figures"),
+    Column("server_prefill_mean_s", "float64", "s", "mean time from being scheduled to the first token"),
+    Column("server_decode_mean_s", "float64", "s", "mean time from first to last token"),
+    Column("server_ttft_mean_s", "float64", "s", "mean time from arrival at the server to the first token"),
+    Column("server_running_max", "float64", "requests", "most requests in the running batch, of the scrapes around the window"),
+    Column("server_waiting_max", "float64", "requests", "most requests in the queue, of the same scrapes"),
+    Column("server_kv_use_max", "float64", "", "largest share of the KV cache in use, of the same scrapes"),
+    Column("server_preemptions", "int64", "", "requests whose KV cache was taken away for others"),
+    Column("server_metrics_reason", "string", "", "why the server_* columns are NULL"),
+    Column("server_scrapes", "int64", "", "scrapes of the server's metrics page behind them"),
+    Column("server_scrape_p50_s", "float64", "s", "median time the server took to answer a scrape"),
+    Column("server_scraper_cpu_cores", "float64", "cores", "what scraping cost this program / length of the run"),
     Column(
         "looks",
         "int64",
@@ -240,6 +262,11 @@ REQUESTS: tuple[Column, ...] = (
     Column("in_window", "bool", "", "member of the cohort: its intended send falls in the window"),
     Column("connection_reused", "bool", "", "sent on a kept-alive connection"),
     Column("token_count_source", "string", "", "token_ids | continuous_usage | usage | tokenizer"),
+    Column("server_queue_s", "float64", "s", "the server's own: from its queue to being scheduled; NULL where it does not say"),
+    Column("server_prefill_s", "float64", "s", "the server's own: from being scheduled to the first token"),
+    Column("server_decode_s", "float64", "s", "the server's own: from the first to the last token"),
+    Column("server_ttft_s", "float64", "s", "server_queue_s + server_prefill_s: without HTTP, tokenizing and the way to the client"),
+    Column("server_cached_tokens", "int32", "tokens", "input tokens that the server's prefix cache knew, as it says"),
     Column("arrival_offsets_us", "list<int32>", "µs", "arrival of each token-bearing read, from sent_ns; stops growing at 2147 s"),
     Column("arrival_tokens", "list<int32>", "tokens", "output tokens in each of these reads"),
 )
@@ -253,7 +280,15 @@ TELEMETRY: tuple[Column, ...] = (
     Column("value", "float64", "", "the sample"),
 )
 
-TABLES: dict[str, tuple[Column, ...]] = {"runs": RUNS, "requests": REQUESTS, "telemetry": TELEMETRY}
+ENGINE_METRICS: tuple[Column, ...] = (
+    Column("run_id", "string", "", "the run it belongs to"),
+    Column("t_ns", "int64", "ns", "CLOCK_MONOTONIC in the middle of the scrape"),
+    Column("name", "string", "", "the server's own name of the metric, such as vllm:num_requests_running; units are in it"),
+    Column("labels", "string", "", "its labels as on the page, without braces"),
+    Column("value", "float64", "", "the sample; counters and histograms count from the server's start"),
+)
+
+TABLES: dict[str, tuple[Column, ...]] = {"runs": RUNS, "requests": REQUESTS, "telemetry": TELEMETRY, "engine_metrics": ENGINE_METRICS}
 BOUNDS_METHOD = "order-statistic-binomial-95"
 
 
@@ -305,6 +340,7 @@ One immutable folder per run:
         run.json            columns of `runs`, provenance, quality block, verdicts, samples, checksums of the other files
         requests.parquet    one row per request, warm-up and cool-down included and labelled
         telemetry.parquet   samples of sensors, where there are any
+        engine_metrics.parquet  the server's own metrics through the run, where it has any
         engine.log          what the engine printed (its last MiB)
     .incoming/              cells being measured; nobody reads here
     .interrupted/           what was left of cells whose sweep was killed
@@ -319,4 +355,6 @@ _WHERE = {
     "requests": "`requests.parquet`; DuckDB view `requests`. The view `tokens` has one row per token-bearing read: run_id, request_id, "
     "t_offset_us (from sent_ns), tokens.",
     "telemetry": "`telemetry.parquet`; DuckDB view `telemetry`, empty where nothing was sampled.",
+    "engine_metrics": "`engine_metrics.parquet`; DuckDB view `engine_metrics`, empty where the server has no metrics page. One row per series and "
+    "scrape; histogram buckets of the first and last scrape only.",
 }

@@ -18,7 +18,7 @@ TOKENS = "SELECT run_id, request_id, unnest(arrival_offsets_us) AS t_offset_us, 
 
 
 class Views:
-    """The views runs, requests, tokens, telemetry of `heads` ({"folder", "run", "files"} per run)."""
+    """The views runs, requests, tokens, telemetry, engine_metrics of `heads` ({"folder", "run", "files"} per run)."""
 
     def __init__(self, heads: Sequence[Mapping[str, Any]], warn: Callable[[str], None], sound: dict[Path, bool]) -> None:
         """`sound` is the caller's memory of which files have been compared with their checksum, and how that went."""
@@ -71,7 +71,7 @@ class Views:
 
         rows = [{c.name: head["run"].get(c.name) for c in schema.RUNS} for head in self._heads]
         connection.register("runs", pa.Table.from_pylist(rows, schema=schema.arrow_schema("runs")))
-        for table in ("requests", "telemetry"):
+        for table in ("requests", "telemetry", "engine_metrics"):
             files = self._files(f"{table}.parquet")
             parts = [schema.empty_view_sql(table)]
             if files:
@@ -112,7 +112,7 @@ class Views:
         return False
 
 
-_HINT = "views: runs, requests, tokens, telemetry; results/README.md lists their columns"
+_HINT = "views: runs, requests, tokens, telemetry, engine_metrics; results/README.md lists their columns"
 
 
 def _one_line(error: Exception) -> str:

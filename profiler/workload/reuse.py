@@ -16,19 +16,23 @@ class _Node:
     after: dict[Piece, _Node] = field(default_factory=dict)
 
 
-def prefix_reuse(calls: Sequence[Call], order: Iterable[int] | None = None, counted: Collection[int] | None = None) -> float | None:
+def prefix_reuse(
+    calls: Sequence[Call], order: Iterable[int] | None = None, counted: Collection[int] | None = None, block: int = 1
+) -> float | None:
     """Tokens that a prefix cache without end would have found / input tokens.
 
     Calls are sent in `order` (positions in `calls`; their own order by default). A token is found when an earlier prompt began with
     all tokens up to it. Only `counted` calls are summed up (all by default); the others still fill the cache. A real cache finds
-    less: whole blocks only, nothing evicted, nothing still being computed. None when no input token is counted.
+    less: whole blocks only, nothing evicted, nothing still being computed. `block` above 1 allows for the first of these: whole blocks
+    of so many tokens, and never the last token of a prompt, which has to be computed for the first of the answer (vLLM's rule). None when
+    no input token is counted.
     """
     root = _Node()
     found = total = 0
     for number in range(len(calls)) if order is None else order:
         hit = _walk(root, calls[number].pieces)
         if counted is None or number in counted:
-            found += hit
+            found += hit if block == 1 else max(0, min(hit, calls[number].isl - 1)) // block * block
             total += calls[number].isl
     return found / total if total else None
 
