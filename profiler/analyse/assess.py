@@ -61,8 +61,7 @@ def assess(facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, m
         "variant": variant.get("variant_id"),
         "variant_size_bytes": variant.get("size_bytes"),
         "engine_version": engine.get("versions", {}).get(_DISTRIBUTION.get(outcome.cell.backend.engine, outcome.cell.backend.engine)),
-        "device_source": engine.get("device_source"),
-        "device": facts.machine.get("cpu_model") if engine.get("device_source") == "observed" else None,
+        **_device(facts, outcome.cell.backend, engine.get("device_source")),
         "machine_id": facts.machine["machine_id"] if engine.get("device_source") == "observed" else None,
     }
     document["provenance"]["engine"] = dict(engine)
@@ -100,6 +99,25 @@ def assess(facts: SweepFacts, outcome: Outcome, repeat: int, environment: str, m
         run |= {"qos_result": judged.result, "qos_reason": judged.reason}
         document["verdicts"] = [judged.to_dict()]
     return document
+
+
+def _device(facts: SweepFacts, backend: BackendSpec, source: str | None) -> dict[str, Any]:
+    """What was measured and what it costs. The client's machine is the device only where it started the engine itself."""
+    if source == "observed" and backend.device == "cuda":
+        names = {gpu["name"] for gpu in facts.machine.get("gpus") or ()}
+        # Of differing GPUs in one machine nobody here knows which one CUDA took.
+        return {"device_source": source, "device": names.pop() if len(names) == 1 else None}
+    if source == "observed":
+        return {"device_source": source, "device": facts.machine.get("cpu_model")}
+    known = backend.options if backend.engine == "openai" else {}
+    price = known.get("price_usd_per_hour")
+    return {
+        "device_source": "declared" if known.get("device") else None,
+        "device": known.get("device"),
+        "device_count": known.get("device_count"),
+        "price_usd_per_hour": price,
+        "price_source": "declared" if price is not None else None,
+    }
 
 
 def settle(outcome: Outcome) -> Outcome:
@@ -207,6 +225,7 @@ def _document(facts: SweepFacts, cell: Cell, repeat: int, model: LocalModel | No
         },
         "provenance": {
             "machine": dict(facts.machine),
+            "machine_role": "client" if cell.backend.device == "remote" else "client and server",
             "model": _model(model),
             "backend": cell.backend.model_dump(mode="json"),
             "workload": cell.workload.model_dump(mode="json"),

@@ -86,6 +86,11 @@ RUNS: tuple[Column, ...] = (
     Column("engine_version", "string", "", "version of the engine's main package"),
     Column("device", "string", "", "the device that was measured; NULL when nobody observed or declared it"),
     Column("device_source", "string", "", "observed | declared"),
+    Column("device_count", "int64", "devices", "how many of `device` serve the endpoint, as declared; NULL undeclared"),
+    Column(
+        "price_usd_per_hour", "float64", "USD/h", "price of the whole endpoint, all its devices; NULL undeclared: then it is not costed"
+    ),
+    Column("price_source", "string", "", "declared | NULL without a price"),
     Column("machine_id", "string", "", "fingerprint of the machine the engine ran on"),
     Column("workload", "string", "", "name of the workload"),
     Column("workload_version", "int64", "", "version of the workload"),
