@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler import catalog
+from profiler.engines.openai import DECLARED
 from profiler.errors import SpecError
 from profiler.records import LoadKind
 from profiler.spec import BackendSpec, SweepSpec, WorkloadSpec, validate_spec
@@ -89,7 +90,7 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
 
     Repeats are interleaved (A B C, B C A, ...), so that drift of the machine does not fall on one backend.
     """
-    backends = _backends(spec)
+    backends = [_declared(spec, backend) for backend in _backends(spec)]
     workloads = _workloads(spec)
     qos = {workload.name: _qos_of(spec, workload) for workload in workloads}
     _known_keys("qos", spec.qos, workloads)
@@ -140,6 +141,8 @@ def _backend_content(backend: BackendSpec) -> dict[str, Any]:
     content = backend.model_dump(mode="json", exclude={"summary", "needs"})
     later = ("method", "calibration", "checkpoint")
     content["variant"] = {key: value for key, value in content["variant"].items() if key not in later or value is not None}
+    if backend.engine == "openai":
+        content["options"] = {key: value for key, value in content["options"].items() if key not in NOT_MEASURED}
     return content
 
 
@@ -193,6 +196,19 @@ def _backends(spec: SweepSpec) -> list[BackendSpec]:
     if not spec.backends:
         raise SpecError(f"{spec.name}: no backend", hint="give --backend NAME; `profile list backends` shows them")
     return [catalog.backend(name) for name in dict.fromkeys(spec.backends)]
+
+
+NOT_MEASURED = ("price_usd_per_hour", "server_metrics")  # of them, what does not change which thing is measured: left out of a cell's id
+
+
+def _declared(spec: SweepSpec, backend: BackendSpec) -> BackendSpec:
+    """An attached endpoint with what the sweep declares of it. Raises SpecError for a backend of our own: it is observed."""
+    given = {key: getattr(spec, key) for key in DECLARED if getattr(spec, key) is not None}
+    if given and backend.engine != "openai":
+        key = next(iter(given))
+        hint = f'leave it out (--{key.replace("_", "-")}): it is for endpoints that already run (--url, or engine = "openai")'
+        raise SpecError(f"{spec.name}: {key}: backend {backend.name} is started here, what it runs on is observed, not declared", hint=hint)
+    return backend.model_copy(update={"options": {**backend.options, **given}}) if given else backend
 
 
 def _workloads(spec: SweepSpec) -> list[WorkloadSpec]:

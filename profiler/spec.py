@@ -271,6 +271,11 @@ class SweepSpec(BaseModel):
     tokenizer: str | None = None  # a folder; for endpoints whose model is not on this disk
     url: str | None = None  # an endpoint that already runs
     endpoint_kind: Literal["completions", "chat"] = "completions"
+    # Of an endpoint one does not own: what its owner says, marked `declared` in the runs. Undeclared is NULL and not costed.
+    device: str | None = Field(default=None, min_length=1)
+    device_count: int | None = Field(default=None, ge=1)
+    price_usd_per_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)  # of the whole endpoint, all its devices
+    server_metrics: str | None = None  # URL of its counters, where the endpoint itself shows none
     isl: int | None = Field(default=None, gt=0)  # with osl: an ad-hoc workload of fixed lengths
     osl: int | None = Field(default=None, gt=0)
 

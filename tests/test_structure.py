@@ -21,10 +21,10 @@ LAYERS = [
     {"catalog"},
     {"environments", "english"},
     {"models", "workload", "engines", "machine"},
-    {"plan"},
+    {"plan", "bundle"},
     {"run", "store"},
     {"analyse"},
-    {"report"},
+    {"report", "selftest"},
     {"cli"},
     {"__main__"},
 ]

@@ -65,8 +65,7 @@ def assess(
         "variant": variant.get("variant_id"),
         "variant_size_bytes": variant.get("size_bytes"),
         "engine_version": engine.get("versions", {}).get(_DISTRIBUTION.get(outcome.cell.backend.engine, outcome.cell.backend.engine)),
-        "device_source": engine.get("device_source"),
-        "device": facts.machine.get("cpu_model") if engine.get("device_source") == "observed" else None,
+        **_device(facts, outcome.cell.backend, engine.get("device_source")),
         "machine_id": facts.machine["machine_id"] if engine.get("device_source") == "observed" else None,
         "comparison_id": facts.machine.get("comparison_id") if engine.get("device_source") == "observed" else None,
         "memory_bandwidth_bytes_per_s": _bandwidth(facts) if engine.get("device_source") == "observed" else None,
@@ -126,6 +125,25 @@ def _energy(outcome: Outcome, run: dict[str, Any]) -> list[energy.Energy]:
     )
     run |= columns
     return rows
+
+
+def _device(facts: SweepFacts, backend: BackendSpec, source: str | None) -> dict[str, Any]:
+    """What was measured and what it costs. The client's machine is the device only where it started the engine itself."""
+    if source == "observed" and backend.device == "cuda":
+        names = {gpu["name"] for gpu in facts.machine.get("gpus") or ()}
+        # Of differing GPUs in one machine nobody here knows which one CUDA took.
+        return {"device_source": source, "device": names.pop() if len(names) == 1 else None}
+    if source == "observed":
+        return {"device_source": source, "device": facts.machine.get("cpu_model")}
+    known = backend.options if backend.engine == "openai" else {}
+    price = known.get("price_usd_per_hour")
+    return {
+        "device_source": "declared" if known.get("device") else None,
+        "device": known.get("device"),
+        "device_count": known.get("device_count"),
+        "price_usd_per_hour": price,
+        "price_source": "declared" if price is not None else None,
+    }
 
 
 def settle(outcome: Outcome) -> Outcome:
@@ -265,6 +283,7 @@ def _document(facts: SweepFacts, cell: Cell, repeat: int, model: LocalModel | No
         },
         "provenance": {
             "machine": dict(facts.machine),
+            "machine_role": "client" if cell.backend.device == "remote" else "client and server",
             "model": _model(model),
             "backend": cell.backend.model_dump(mode="json"),
             "workload": cell.workload.model_dump(mode="json"),

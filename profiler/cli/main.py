@@ -19,6 +19,8 @@ COMMANDS = {
     "engines": ("profiler.cli.engines", "Build or remove the engines' own Python environments."),
     "doctor": ("profiler.cli.doctor", "Say what this machine can run and measure, and what is missing."),
     "calibrate": ("profiler.cli.calibrate", "Measure the load client's own error on this machine."),
+    "selftest": ("profiler.cli.selftest", "Verify this program on this machine and write a record of it."),
+    "bundle": ("profiler.cli.bundle", "Pack what a machine without internet needs into one archive, or install it there."),
     "results": ("profiler.cli.results", "List, show and query stored runs."),
 }
 

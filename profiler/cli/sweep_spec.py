@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 QUICKSTART = "quickstart"
 _LOAD = ("isl", "osl", "requests", "repeats", "seed", "arrivals", "think", "trace", "until", "precision")
-_PLAIN = ("model", "qos", "url", "endpoint_kind", *_LOAD)
+_DECLARED = ("device", "device_count", "price_usd_per_hour", "server_metrics")
+_PLAIN = ("model", "qos", "url", "endpoint_kind", *_LOAD, *_DECLARED)
 
 
 def read_spec(spec_file: str | None, flags: Mapping[str, Any]) -> SweepSpec:

@@ -23,16 +23,25 @@ from profiler.records import Endpoint, LocalModel, Variant
 if TYPE_CHECKING:
     from profiler.spec import BackendSpec
 
-KNOWN = {"url": options.text, "model": options.text, "device": options.text}
+KNOWN = {
+    "url": options.text,
+    "model": options.text,
+    "device": options.text,
+    "device_count": options.integer(1),
+    "price_usd_per_hour": options.number(0),  # of the whole endpoint, all its devices
+    "server_metrics": options.text,  # where its counters are, if not at the endpoint's own /metrics
+}
+DECLARED = ("device", "device_count", "price_usd_per_hour", "server_metrics")  # a sweep's flags of these names override them
 
 
 class Attached:
     """A RunningEngine that is somebody else's process."""
 
-    def __init__(self, endpoint: Endpoint, declared: bool) -> None:
+    def __init__(self, endpoint: Endpoint, declared: bool, server_metrics: str | None = None) -> None:
         from profiler.engines.process import new_start_id
 
         self.endpoint = endpoint
+        self.server_metrics = server_metrics
         self.start_id = new_start_id()  # of our attachment: how often the server itself was started is not ours to see
         self.command: Sequence[str] = ()
         self.pid: int | None = None
@@ -56,9 +65,15 @@ class Attached:
         return ""
 
     def metrics(self) -> dict[str, float]:
-        from profiler.engines import http_client
+        """{} as well when the page declared for it fails meanwhile: counters are evidence beside a run, no reason to lose it."""
+        from profiler.engines import http_client, metrics_page
 
-        return http_client.metrics(self.endpoint)
+        if self.server_metrics is None:
+            return http_client.metrics(self.endpoint)
+        try:
+            return metrics_page.fetch(self.server_metrics)
+        except EngineError:
+            return {}
 
     def reset_prefix_cache(self) -> None:
         from profiler.engines import http_client
@@ -83,10 +98,14 @@ class OpenAIEngine:
         return [] if backend.options.get("url") else ["no endpoint is named: give --url"]
 
     def validate(self, backend: BackendSpec) -> None:
+        from profiler.engines import metrics_page
+
         options.check(backend, KNOWN)
         if "url" not in backend.options:
             raise SpecError(f"backend {backend.name}: options.url is missing", hint="give --url http://HOST:PORT/v1")
         parse_url(backend.options["url"])
+        if "server_metrics" in backend.options:
+            metrics_page.parse_url(backend.options["server_metrics"])
         user_headers()
 
     def prepare(self, model: LocalModel | None, backend: BackendSpec, progress: Progress, pip_args: Sequence[str] = ()) -> Variant:
@@ -100,14 +119,19 @@ class OpenAIEngine:
     def start(
         self, variant: Variant, backend: BackendSpec, log_path: Path, progress: Progress, host: str = "127.0.0.1"
     ) -> Iterator[RunningEngine]:
+        from profiler.engines import metrics_page
+
         self.validate(backend)
         tls, name, port, prefix = parse_url(backend.options["url"])
         endpoint = Endpoint(name, port, str(backend.options.get("model") or ""), tls, prefix, user_headers())
         model = _served_model(endpoint, backend.options.get("model"))
         endpoint = Endpoint(name, port, model, tls, prefix, endpoint.headers)
         _generate_once(endpoint)
+        server_metrics = backend.options.get("server_metrics")
+        if server_metrics is not None:
+            metrics_page.fetch(server_metrics)  # now, not after the cells were measured without it
         progress(f"{backend.name}: attached to {endpoint.url}, model {model}")
-        yield Attached(endpoint, declared="device" in backend.options)
+        yield Attached(endpoint, "device" in backend.options, server_metrics)
 
 
 def parse_url(url: str) -> tuple[bool, str, int, str]:

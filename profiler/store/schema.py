@@ -88,6 +88,11 @@ RUNS: tuple[Column, ...] = (
     Column("engine_version", "string", "", "version of the engine's main package"),
     Column("device", "string", "", "the device that was measured; NULL when nobody observed or declared it"),
     Column("device_source", "string", "", "observed | declared"),
+    Column("device_count", "int64", "devices", "how many of `device` serve the endpoint, as declared; NULL undeclared"),
+    Column(
+        "price_usd_per_hour", "float64", "USD/h", "price of the whole endpoint, all its devices; NULL undeclared: then it is not costed"
+    ),
+    Column("price_source", "string", "", "declared | NULL without a price"),
     Column("machine_id", "string", "", "fingerprint of the machine the engine ran on"),
     Column(
         "comparison_id", "string", "", "hash of machine_id and settings (SMT, governor, turbo, huge pages, power limit, ECC, MIG, driver)"

@@ -1,0 +1,51 @@
+"""`profile bundle`: one archive for a machine without internet, and its installation there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("bundle")
+@click.argument("archive", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.tar")
+@click.option(
+    "--engine", "engines", multiple=True, metavar="NAME", help="Wheels of this engine's environments (openvino, vllm-cuda …); repeat."
+)
+@click.option(
+    "--backend", "backends", multiple=True, metavar="NAME", help="Wheels that run this backend, and its prepared variant; repeat."
+)
+@click.option("--model", help="The model: catalogue name, folder, hub id.")
+@click.option("--pip-args", multiple=True, metavar="ARGS", help="Passed to pip when wheels are fetched.")
+@click.option("--install", is_flag=True, help="Install OUT.tar here instead: checks it, then builds environments from it without network.")
+def command(
+    archive: Path, engines: tuple[str, ...], backends: tuple[str, ...], model: str | None, pip_args: tuple[str, ...], install: bool
+) -> None:
+    """Pack wheels, model and variants into OUT.tar, or install such an archive.
+
+    The core, its backends and its workloads are always in it. Interrupted, the same command goes on where it was; the archive appears under
+    its name only when it is whole, and carries a sha256 of every file.
+
+    \b
+    profile bundle slm.tar --backend openvino-xeon-int8 --model smollm2-135m-instruct
+    profile bundle slm.tar --install
+    """
+    from profiler.bundle import install as installing
+    from profiler.bundle import pack
+    from profiler.cli.engines import split_pip_args
+    from profiler.errors import UsageError
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    if install:
+        if engines or backends or model or pip_args:
+            raise UsageError("--install takes what is in the archive", hint="leave out --engine, --backend, --model and --pip-args")
+        done = installing.install(archive, say)
+        click.echo("installed: " + (", ".join(done.environments) or "no environment"))
+        for name in done.models:
+            click.echo(f"model: --model {name}")
+        return
+    content = pack.gather(engines, backends, model, say, split_pip_args(pip_args))
+    pack.pack(content, archive, say, split_pip_args(pip_args))
+    click.echo(f"{archive}; there: tar xf {archive.name} README.txt wheels/core, then what README.txt says")
