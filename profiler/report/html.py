@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from profiler.analyse.spread import by_cell
-from profiler.analyse.verdict import judge_runs
 from profiler.errors import ReportError
 from profiler.report import figures, trust
 from profiler.report.answer import answers
@@ -25,7 +24,7 @@ DEFINITIONS = (
     ("output tokens/s", "output tokens whose arrival falls inside the window / length of the window."),
     ("cohort, n", "the requests whose intended send falls in the window; load goes on until each of them is done. Failed and unfinished ones count as infinitely late."),
     ("percentile", "an order statistic, no interpolation, with exact binomial bounds at 95 %."),
-    ("FITS, FAILS, UNDECIDED", "proven by exact binomial bounds on the share of requests that miss the target; what n does not allow is UNDECIDED. It holds for the load and loop it stands at."),
+    ("FITS, FAILS, UNDECIDED", "proven by exact binomial bounds on the share of requests that miss the target; what n does not allow is UNDECIDED. It holds for the load and loop it stands at. One engine start screens; three or more decide, by bounds over starts."),
     ("valid, suspect, invalid", "what a run says of its own measurement; a suspect run proves no FITS, an invalid one proves nothing."),
 )  # fmt: skip
 
@@ -68,7 +67,7 @@ def render(selection: Selection) -> str:
         samples=_samples(selection),
         definitions=DEFINITIONS,
         label=label,
-        together=judge_runs,
+        together=selection.together,
         spreads=by_cell(selection.rows),
         style=(page / "report.css").read_text(encoding="utf-8"),
         script=script,
