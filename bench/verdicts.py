@@ -4,7 +4,7 @@
 
 Each trial draws a utilisation, how far starts differ (CV 3 to 7 %), a constraint (TTFT p95 or TPOT p95) and where its limit lies: within 5 %
 of the true long-run percentile, or 10 % above or below it. The truth comes from a long simulation of its own. The product then judges each
-start as it judges a run, and the starts together after 3, 5, 8, 12 and 16 of them; it stops when it is decided. Prints the table of
+start as it judges a run, and the starts together after 3, 5, 8, 12, 16 and 24 of them; it stops when it is decided. Prints the table of
 docs/verdicts.md: wrong verdicts, decided share, starts used.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from batching_queue import Floats, Runs, Server, simulate
 
 from profiler.analyse import qos, verdict
-from profiler.analyse.starts import LOOKS_AT
+from profiler.analyse.starts import SPENDING
 from profiler.analyse.together import judge_together
 from profiler.records import DriveResult, RequestRecord
 
@@ -46,7 +46,7 @@ def main() -> None:
         rate = utilisation * SERVER.capacity
         total = WARM_UP + options.requests
         truth = simulate(SERVER, rate, cv, 3000, total, 1000 * options.seed + number)
-        runs = simulate(SERVER, rate, cv, trials * max(LOOKS_AT), total, 1000 * options.seed + 500 + number)
+        runs = simulate(SERVER, rate, cv, trials * max(SPENDING), total, 1000 * options.seed + 500 + number)
         for trial in range(trials):
             metric = "ttft" if trial % 2 else "tpot"
             margin = (0.1, -0.1, float(draw.uniform(-0.05, 0.05)))[trial // 2 % 3]
@@ -67,9 +67,9 @@ def values(runs: Runs, metric: str) -> Floats:
 
 def judged(target: qos.QosTarget, runs: Runs, trial: int, rate: float) -> tuple[str, int]:
     documents: list[dict[str, Any]] = []
-    for looked in LOOKS_AT:
-        documents += [document(target, runs, trial * max(LOOKS_AT) + k, rate) for k in range(len(documents), looked)]
-        found = judge_together(documents, looks=len(LOOKS_AT))
+    for looked in SPENDING:
+        documents += [document(target, runs, trial * max(SPENDING) + k, rate) for k in range(len(documents), looked)]
+        found = judge_together(documents, sequential=True)
         if found.result != "UNDECIDED":
             break
     return found.result, looked
@@ -97,10 +97,15 @@ def record(runs: Runs, start: int, k: int) -> RequestRecord:
 
 
 def table(rows: dict[tuple[str, str, str], list[tuple[bool, bool, int]]]) -> str:
-    lines = ["| constraint | utilisation | limit from the truth | trials | wrong | decided | starts used, mean |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| constraint | utilisation | limit from the truth | trials | wrong | decided | starts used, mean |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for (metric, load, band), found in sorted(rows.items()):
         wrong, decided, used = (np.array(column, dtype=float) for column in zip(*found, strict=True))
-        lines.append(f"| {CONSTRAINTS[metric]} | {load} | {band} | {len(found)} | {wrong.sum():.0f} | {decided.mean():.0%} | {used.mean():.1f} |")
+        lines.append(
+            f"| {CONSTRAINTS[metric]} | {load} | {band} | {len(found)} | {wrong.sum():.0f} | {decided.mean():.0%} | {used.mean():.1f} |"
+        )
     every = [one for found in rows.values() for one in found]
     lines.append(f"| all | | | {len(every)} | **{sum(one[0] for one in every)}** | {np.mean([one[1] for one in every]):.0%} | |")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from profiler.analyse.percentiles import ALPHA
-from profiler.analyse.starts import DECIDING, StartShare, share_bounds, starts_needed
+from profiler.analyse.starts import DECIDING, StartShare, share_bounds, spent, starts_needed
 from profiler.records import Result
 
 
@@ -46,8 +46,9 @@ class Together:
     constraints: tuple[TogetherConstraint, ...] = ()
 
 
-def judge_together(documents: Iterable[Mapping[str, Any]], looks: int = 1) -> Together:
-    """The verdict of one cell. `documents` are run.json of its runs; `looks`: after how many numbers of starts it might have been settled.
+def judge_together(documents: Iterable[Mapping[str, Any]], *, sequential: bool = False) -> Together:
+    """The verdict of one cell. `documents` are run.json of its runs; `sequential`: starts are added until it is decided, so that
+    each look spends its part of the error (starts.SPENDING).
 
     Failed and invalid runs count for nothing, nor do runs that are suspect for what ran beside them. Runs that are suspect only because they
     did not settle do count: to leave out the starts whose queue grew would leave the good ones.
@@ -66,8 +67,9 @@ def judge_together(documents: Iterable[Mapping[str, Any]], looks: int = 1) -> To
         return _screened(next(iter(by_start.values())), aside)
     verdicts = [[document["verdicts"][0] for document in found] for found in by_start.values()]
     texts = [constraint["text"] for constraint in verdicts[0][0]["constraints"]]
-    constraints = tuple(_constraint(verdicts, number, len(texts), looks) for number in range(len(texts)))
-    growing = _backlog_grows([verdict for found in verdicts for verdict in found], looks)
+    alpha = ALPHA * (spent(len(by_start)) if sequential else 1.0)
+    constraints = tuple(_constraint(verdicts, number, len(texts), alpha) for number in range(len(texts)))
+    growing = _backlog_grows([verdict for found in verdicts for verdict in found], alpha)
     result, reason = _overall(constraints, len(by_start), growing)
     return Together(result, reason, len(by_start), runs, aside, len(by_start) < DECIDING, constraints)
 
@@ -89,36 +91,33 @@ def _screened(documents: Sequence[Mapping[str, Any]], aside: int) -> Together:
     return Together(result, reason, 1, len(documents), aside, screening=True)
 
 
-def _constraint(verdicts: Sequence[Sequence[Mapping[str, Any]]], number: int, of: int, looks: int) -> TogetherConstraint:
+def _constraint(verdicts: Sequence[Sequence[Mapping[str, Any]]], number: int, of: int, alpha: float) -> TogetherConstraint:
     each = [[verdict["constraints"][number] for verdict in found] for found in verdicts]
     starts = [
-        StartShare(
-            sum(c["misses"] for c in found), sum(c["n"] for c in found), sum(float(c.get("independent") or c["n"]) for c in found)
-        )
+        StartShare(sum(c["misses"] for c in found), sum(c["n"] for c in found), sum(float(c.get("independent") or c["n"]) for c in found))
         for found in each
     ]
     allowed = float(each[0][0]["allowed_share"])
-    alpha_lo, alpha_hi = ALPHA / of / looks, ALPHA / looks
-    lower, upper = share_bounds(starts, alpha_lo, alpha_hi)
+    lower, upper = share_bounds(starts, alpha / of, alpha)
     result: Result = "UNDECIDED"
     if len(starts) >= DECIDING:
         result = "FITS" if upper <= allowed else "FAILS" if lower > allowed else "UNDECIDED"
     shares = tuple(start.misses / start.n for start in starts)
-    needed = starts_needed(starts, allowed, alpha_lo, alpha_hi) if result == "UNDECIDED" else None
+    needed = starts_needed(starts, allowed, alpha / of, alpha) if result == "UNDECIDED" else None
     if needed is not None:
         needed = max(needed, DECIDING)
     n, worth = sum(start.n for start in starts), sum(start.independent for start in starts)
     return TogetherConstraint(each[0][0]["text"], result, allowed, fmean(shares), lower, upper, n, worth, shares, needed)
 
 
-def _backlog_grows(verdicts: Sequence[Mapping[str, Any]], looks: int) -> bool:
+def _backlog_grows(verdicts: Sequence[Mapping[str, Any]], alpha: float) -> bool:
     """Whether the mean growth over the runs is above zero: one-sided t test at the level of a FITS."""
     growth = [float(verdict["backlog"]["growth"]) for verdict in verdicts if verdict.get("backlog")]
     if len(growth) < 2:
         return False
     from scipy.special import stdtrit
 
-    half = float(stdtrit(len(growth) - 1, 1 - ALPHA / looks)) * stdev(growth) / math.sqrt(len(growth))
+    half = float(stdtrit(len(growth) - 1, 1 - alpha)) * stdev(growth) / math.sqrt(len(growth))
     return fmean(growth) - half > 0
 
 
@@ -134,7 +133,10 @@ def _overall(constraints: Sequence[TogetherConstraint], starts: int, growing: bo
     if growing:
         return "UNDECIDED", f"limits are kept, but over {starts} starts the backlog grows: a longer run decides"
     worst = max(c.miss_hi / c.allowed_share for c in constraints)
-    return "FITS", f"every limit is kept over {starts} engine starts with {1 - ALPHA:.0%} confidence (at most {worst:.0%} of the misses allowed)"
+    return (
+        "FITS",
+        f"every limit is kept over {starts} engine starts with {1 - ALPHA:.0%} confidence (at most {worst:.0%} of the misses allowed)",
+    )
 
 
 def _open(c: TogetherConstraint, starts: int) -> str:
