@@ -56,3 +56,10 @@ def error_text(status: int, body: bytes) -> str:
         return f"HTTP {status}: {message}"
     text = " ".join(body.decode(errors="replace").split())
     return f"HTTP {status}: {text[:200]}" if text else f"HTTP {status}"
+
+
+def says_no(body: bytes) -> bool:
+    """Whether an answer with status 200 carries `"success": false`, as vLLM's reset does while requests run."""
+    with suppress(ValueError, AttributeError):
+        return json.loads(body).get("success") is False
+    return False

