@@ -46,7 +46,7 @@ def table(value: Any) -> str | None:
 
 
 def table_of_texts(value: Any) -> str | None:
-    return table(value) or texts(list(value.values())) and "a table of texts"
+    return table(value) or (texts(list(value.values())) and "a table of texts")
 
 
 def check(backend: BackendSpec, known: Mapping[str, Check]) -> None:
