@@ -46,9 +46,9 @@ class Together:
     constraints: tuple[TogetherConstraint, ...] = ()
 
 
-def judge_together(documents: Iterable[Mapping[str, Any]], *, sequential: bool = False) -> Together:
+def judge_together(documents: Iterable[Mapping[str, Any]], *, sequential: bool = False, alpha: float = ALPHA) -> Together:
     """The verdict of one cell. `documents` are run.json of its runs; `sequential`: starts are added until it is decided, so that
-    each look spends its part of the error (starts.SPENDING).
+    each look spends its part of the error `alpha` (starts.SPENDING).
 
     Failed and invalid runs count for nothing, nor do runs that are suspect for what ran beside them. Runs that are suspect only because they
     did not settle do count: to leave out the starts whose queue grew would leave the good ones.
@@ -67,10 +67,11 @@ def judge_together(documents: Iterable[Mapping[str, Any]], *, sequential: bool =
         return _screened(next(iter(by_start.values())), aside)
     verdicts = [[document["verdicts"][0] for document in found] for found in by_start.values()]
     texts = [constraint["text"] for constraint in verdicts[0][0]["constraints"]]
-    alpha = ALPHA * (spent(len(by_start)) if sequential else 1.0)
+    confidence = 1 - alpha
+    alpha *= spent(len(by_start)) if sequential else 1.0
     constraints = tuple(_constraint(verdicts, number, len(texts), alpha) for number in range(len(texts)))
     growing = _backlog_grows([verdict for found in verdicts for verdict in found], alpha)
-    result, reason = _overall(constraints, len(by_start), growing)
+    result, reason = _overall(constraints, len(by_start), growing, confidence)
     return Together(result, reason, len(by_start), runs, aside, len(by_start) < DECIDING, constraints)
 
 
@@ -121,7 +122,7 @@ def _backlog_grows(verdicts: Sequence[Mapping[str, Any]], alpha: float) -> bool:
     return fmean(growth) - half > 0
 
 
-def _overall(constraints: Sequence[TogetherConstraint], starts: int, growing: bool) -> tuple[Result, str]:
+def _overall(constraints: Sequence[TogetherConstraint], starts: int, growing: bool, confidence: float) -> tuple[Result, str]:
     failing = [c for c in constraints if c.result == "FAILS"]
     if failing:
         return "FAILS", "; ".join(
@@ -135,7 +136,7 @@ def _overall(constraints: Sequence[TogetherConstraint], starts: int, growing: bo
     worst = max(c.miss_hi / c.allowed_share for c in constraints)
     return (
         "FITS",
-        f"every limit is kept over {starts} engine starts with {1 - ALPHA:.0%} confidence (at most {worst:.0%} of the misses allowed)",
+        f"every limit is kept over {starts} engine starts with {confidence:.0%} confidence (at most {worst:.0%} of the misses allowed)",
     )
 
 
