@@ -106,12 +106,14 @@ def measured_range(lower: float, upper: float | None, law: Law | None, lengths: 
     """λ* as measured; the law is slowed (or hastened) until its own limit is the measured lower bound."""
     if law is None:
         return Range(lower, upper, "measured", None, "too few answers to fit step times: replicas by λ* alone")
-    low, high = 0.2, 5.0
-    for _ in range(8):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if predicted_limit(law.slower(middle), lengths, target) >= lower else (low, middle)
-    note = f"fitted steps × {high:.2f} carry what was measured"
-    return Range(lower, upper, "measured", law.slower(high), note)
+    factor = 1.0
+    for _ in range(4):  # a limit goes nearly as one over the steps' length
+        ratio = predicted_limit(law.slower(factor), lengths, target) / lower
+        if abs(ratio - 1) < 0.01:
+            break
+        factor = min(5.0, max(0.2, factor * (ratio if ratio > 0 else 0.5)))
+    note = f"fitted steps × {factor:.2f} carry what was measured"
+    return Range(lower, upper, "measured", law.slower(factor), note)
 
 
 def capacity(
@@ -141,7 +143,7 @@ def capacity(
     mean = _over_the_day(demand, limit, lengths, target, routing, replicas) if autoscale else float(replicas)
     if autoscale:
         notes.append(_cold_start(demand, ready_s))
-    fewest = max(1, math.ceil(demand.rate * demand.peak / limit.upper - 1e-9)) if limit.upper else 1
+    fewest = max(1, math.ceil(demand.rate * demand.peak / limit.upper - 1e-9)) if limit.upper else replicas
     idle = max(0.0, 1 - demand.rate / (mean * limit.lower))
     waits = erlang_c(replicas, demand.rate * demand.peak / saturation) if saturation else None
     ttft, tpot = (_p95([getattr(r, name) for r in served or ()]) for name in ("ttft_sched_s", "tpot_s"))

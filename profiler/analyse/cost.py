@@ -184,7 +184,9 @@ def break_even(offer: Offer, month: float, carried_rps: float, isl: float, osl: 
     own = month / most
     start = month / per_request if per_request > 0 else math.inf
     if start > most:
-        text = f"never: a full {offer.name} costs {own / per_request:.3g} times as much per request as {api.name}" if per_request else "never"
+        text = (
+            f"never: a full {offer.name} costs {own / per_request:.3g} times as much per request as {api.name}" if per_request else "never"
+        )
         return BreakEven(api, per_request * 1e3, own * 1e3, None, None, None, text)
     again = most if 2 * start > most else None
     text = f"own costs less from {start:,.0f} requests a month ({start / most:.0%} of one offer's λ*)"

@@ -43,6 +43,7 @@ class Candidate:
     """One (model, variant, backend, device) under one workload. `missing` says what would make it better known, or known at all."""
 
     row: Row  # its newest run: names, device, provenance class
+    target: QosTarget
     limits: Mapping[LoadKind, Limit]
     law: steps.Law | None
     range: sizing.Range | None
@@ -54,6 +55,7 @@ class Candidate:
     break_even: BreakEven | None
     isl: float | None
     osl: float | None
+    lengths: tuple[tuple[int, int], ...]
     energy: str
     missing: tuple[str, ...]
 
@@ -154,7 +156,22 @@ def _candidate(
             sized = made
     costs, bars, even = _money(question, newest, document, span, saturation, demand, sized, fitted, isl, osl, missing)
     return Candidate(
-        newest, limit, fitted, span, saturation, demand, sized, costs, bars, even, isl, osl, _energy(good), tuple(dict.fromkeys(missing))
+        newest,
+        question.target,
+        limit,
+        fitted,
+        span,
+        saturation,
+        demand,
+        sized,
+        costs,
+        bars,
+        even,
+        isl,
+        osl,
+        tuple(lengths),
+        _energy(good),
+        tuple(dict.fromkeys(missing)),
     )
 
 
@@ -172,7 +189,10 @@ def _range(
         return None
     span_ = sizing.predicted_range(fitted, lengths, target, limit.upper)
     if span_ is None:
-        missing.append("λ*: by its step times it keeps the target at no rate")
+        point = sizing.predicted_limit(fitted, lengths, target)
+        error = fitted.error if fitted.error is not None else sizing.UNKNOWN_ERROR
+        at_best = f"; without that error up to {point:.2g}/s, {limit.reason}" if point > 0 else f": {limit.reason}"
+        missing.append(f"λ*: with step times longer by their error ({error:.0%}) it keeps the target at no rate{at_best}")
         return None
     undecided = next((p for p in limit.probes if p.result == "UNDECIDED"), None)
     low = f"{span_.lower:.2g}"
@@ -244,7 +264,14 @@ def _money(
 
 
 def _even(
-    question: Question, row: Row, cheapest: Cost, span: sizing.Range, demand: Demand | None, isl: float | None, osl: float | None, missing: list[str]
+    question: Question,
+    row: Row,
+    cheapest: Cost,
+    span: sizing.Range,
+    demand: Demand | None,
+    isl: float | None,
+    osl: float | None,
+    missing: list[str],
 ) -> BreakEven | None:
     """Against the hosted model that was named, else the cheapest of the same name."""
     if question.api is not None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from profiler.analyse.capacity import REQUESTS, SEED, UNKNOWN_ERROR
 from profiler.analyse.fit import Answer, Candidate
+from profiler.analyse.percentiles import order_statistic
+from profiler.analyse.qos import METRICS
+from profiler.analyse.replicas import replay
 from profiler.units import format_duration
 
 CLASSES = ("measured", "imported", "predicted")
@@ -39,7 +43,9 @@ def _ranking(answer: Answer, workload: str) -> Ranking:
     models = {c.row["model"] for c in own}
     if len(models) > 1:
         notes.append("models differ: their tokens are not the same thing, compare costs per request")
-    return Ranking(workload, by_class, pareto(ready), _sentence(answer, workload, own, by_class), _change(answer, own, by_class), tuple(notes))
+    return Ranking(
+        workload, by_class, pareto(ready), _sentence(answer, workload, own, by_class), _change(answer, own, by_class), tuple(notes)
+    )
 
 
 def pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
@@ -103,18 +109,28 @@ def _change(answer: Answer, own: Sequence[Candidate], by_class: Sequence[tuple[s
 
 
 def relaxation(candidate: Candidate) -> tuple[float, str] | None:
-    """(relative change, the limits that the lowest measured load would keep), from the upper bounds seen there."""
-    probes = [probe for limit in candidate.limits.values() for probe in limit.probes if probe.verdicts]
-    if not probes:
+    """(relative change, limits) that one replica would keep at the demand by its step times, longer by their error; None without those.
+
+    Only limits on percentiles are loosened: others have no single number that would do.
+    """
+    target, law, demand = candidate.target, candidate.law, candidate.demand
+    if law is None or demand is None or demand.rate is None or not candidate.lengths:
         return None
-    verdict = next(iter(probes[0].verdicts.values()))
+    error = law.error if law.error is not None else UNKNOWN_ERROR
+    arrivals = demand.arrivals(REQUESTS, SEED)
+    lengths = [candidate.lengths[k % len(candidate.lengths)] for k in range(len(arrivals))]
+    served = replay(arrivals, lengths, law.slower(1 + error), 1)[len(arrivals) // 10 :]
     texts, change = [], 0.0
-    for c in verdict.constraints:
-        seen = c.observed_hi_s if c.observed_hi_s is not None else c.observed_s
-        if c.result == "FAILS" and c.limit_s and seen is not None and seen > c.limit_s:
-            texts.append(f"{c.text.split('<')[0]}<={format_duration(seen)}")
-            change = max(change, seen / c.limit_s - 1)
-    return (change, f"{', '.join(texts)} (+{change:.0%}, at {verdict.load})") if texts else None
+    for c in target.constraints:
+        if c.kind != "percentile":
+            continue
+        limit = c.limits[0]
+        values = [value for r in served if (value := METRICS[limit.metric][1](r)) is not None]
+        seen = order_statistic(values, c.share)
+        if seen is not None and seen > limit.limit_s:
+            texts.append(f"{str(c).partition('<')[0]}<={format_duration(seen)}")
+            change = max(change, seen / limit.limit_s - 1)
+    return (change, f"{', '.join(texts)} (+{change:.0%}, predicted for one replica)") if texts else None
 
 
 def _per_1k(candidate: Candidate) -> float:

@@ -25,9 +25,7 @@ class Bar:
         return abs((self.high or 0.0) - (self.low or 0.0))
 
 
-def tornado(
-    offer: Offer, rate: float, limit: tuple[float, float | None], of: Callable[[Offer, float, float], float | None]
-) -> list[Bar]:
+def tornado(offer: Offer, rate: float, limit: tuple[float, float | None], of: Callable[[Offer, float, float], float | None]) -> list[Bar]:
     """`of(offer, rate, λ*)` is the cost per 1,000 requests; `limit` the ends of λ*. The widest bar first."""
     lower, upper = limit
     bars = [
@@ -36,11 +34,11 @@ def tornado(
     ]
     for key in ("price_per_hour", "purchase", "years", "power_w", "pue", "tariff_per_kwh", "support_per_year"):
         value = getattr(offer, key)
-        if value is None or (key in ("price_per_hour",) and offer.basis != "rented"):
-            continue
-        if offer.basis == "rented" and key != "price_per_hour":
+        if value is None or (key == "price_per_hour") != (offer.basis == "rented"):
             continue
         ends = value * (1 - SWING), value * (1 + SWING)
+        if key == "pue":
+            ends = max(1.0, ends[0]), ends[1]  # a data centre cannot use less than its machines
         results = [of(replace(offer, **{key: end}), rate, lower) for end in ends]
         bars.append(Bar(key, f"{ends[0]:g}", f"{ends[1]:g}", *results))
     return sorted(bars, key=lambda bar: bar.swing, reverse=True)

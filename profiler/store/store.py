@@ -72,7 +72,7 @@ class Store:
         for table in self._views([head for head in self._heads() if head["run"]["run_id"] in wanted]).request_tables(_RECORD):
             for row in table.to_pylist():
                 run = found.setdefault(row.pop("run_id"), [])
-                run.append(RequestRecord(**row, arrival_offsets_us=(), arrival_tokens=()))
+                run.append(RequestRecord(**_NO_VALUES | row, arrival_offsets_us=(), arrival_tokens=()))
         return found
 
     def run(self, run_id: str) -> dict[str, Any]:
@@ -182,5 +182,6 @@ def _fits(value: Any, kind: schema.Type) -> bool:
 
 
 _RECORD = tuple(c.name for c in schema.REQUESTS if c.name == "run_id" or c.name in _FIELDS)
+_NO_VALUES: dict[str, Any] = dict.fromkeys(name for name in _RECORD if name != "run_id")  # of columns that came later than the run
 _JSON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (int,), "int32": (int,), "float64": (int, float)}
 _NEEDED = ("run_id", "cell_id", "environment_hash", "repeat", "status", "validity")

@@ -58,7 +58,10 @@ class Views:
         tables = []
         for path in self._files("requests.parquet"):
             try:
-                tables.append(pq.read_table(path, columns=list(columns) if columns is not None else None))
+                # Not pq.read_table: it loads pyarrow.dataset, which loads pandas, a second on a small machine.
+                with pq.ParquetFile(path) as file:
+                    known = set(file.schema_arrow.names)
+                    tables.append(file.read(columns=[name for name in columns if name in known] if columns is not None else None))
             except (OSError, pa.ArrowException) as error:
                 self._skip(path, f"is not readable as Parquet ({_one_line(error)})")
         return tables
