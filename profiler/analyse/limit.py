@@ -14,7 +14,8 @@ from profiler.analyse.backlog import is_constant
 from profiler.analyse.bootstrap import METHOD
 from profiler.analyse.bounds import Bounds
 from profiler.analyse.qos import METRICS, QosTarget
-from profiler.analyse.verdict import Verdict, judge, judge_runs
+from profiler.analyse.together import judge_together
+from profiler.analyse.verdict import Verdict, judge
 from profiler.errors import QosError
 from profiler.records import DriveResult, LoadKind, RequestRecord, Result
 
@@ -104,7 +105,9 @@ def _limit(kind: LoadKind, rows: Sequence[Row], target: QosTarget, requests: Map
 
 def _probe(rows: Sequence[Row], target: QosTarget, requests: Mapping[str, Sequence[RequestRecord]]) -> Probe:
     verdicts = {row["run_id"]: judged(row, requests[row["run_id"]], target) for row in rows if requests.get(row["run_id"])}
-    together = judge_runs([{**row, "qos_result": v.result} for row in rows if (v := verdicts.get(row["run_id"]))])
+    together = judge_together(
+        {"run": {**row, "qos_result": v.result}, "verdicts": [v.to_dict()]} for row in rows if (v := verdicts.get(row["run_id"]))
+    )
     if not verdicts:
         return Probe(rows[0]["load"], "UNDECIDED", "point estimate, no bound: the requests are not stored", 0, tuple(rows), {})
     reason = next(iter(verdicts.values())).reason if together.starts == 1 else together.reason

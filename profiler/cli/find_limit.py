@@ -139,10 +139,10 @@ def _probes(
 def _judged_anew(store: Store, document: dict[str, Any], cell: Cell) -> dict[str, Any]:
     """A stored run under another target: judging is no measuring."""
     from profiler.analyse import qos
-    from profiler.analyse.stored import judged
+    from profiler.analyse.limit import judged
 
     run = document["run"]
-    verdict = judged(store, run, qos.parse(str(cell.qos)))
+    verdict = judged(run, store.records([run["run_id"]])[run["run_id"]], qos.parse(str(cell.qos)))
     return {**document, "run": {**run, "qos": cell.qos, "qos_result": verdict.result}, "verdicts": [verdict.to_dict()]}
 
 
