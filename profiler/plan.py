@@ -24,6 +24,7 @@ from profiler.workload import arrivals, pauses, replay
 
 # Engine start, model load and first generation; seen 5-35 s (docs/engines.md). Only for the estimate of a dry run.
 START_S = (5.0, 35.0)
+SCREEN_REQUESTS = 12  # of the first look at a screening probe; looks double (run/enough.py)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Cell:
     qos: str | None
     sweep: SweepSpec
     arrivals: str = "closed"  # how the load arrives, in words; see load_points
-    run: int = 0  # which one within an engine start; not part of the id
+    run: int = 0  # which one of this sweep's, over all starts: each has arrivals of its own; not part of the id
 
     @property
     def label(self) -> str:
@@ -50,7 +51,10 @@ class Cell:
         """Differs by load point and run (a prefix cache must not know the prompts of an earlier one), is the same for every backend."""
         how = "trace" if self.workload.trace is not None else self.arrivals
         again = [self.run] if self.run else []
-        return int(digest([self.sweep.seed, self.workload.name, self.workload.version, self.load_kind, self.load, how, *again]), 16) % 2**31
+        # A search compares loads: with the same prompts and the same draws of the arrivals they differ by the load alone.
+        common = self.sweep.find_limit and not self.backend.options.get("prefix_caching")
+        load = "any" if common else self.load
+        return int(digest([self.sweep.seed, self.workload.name, self.workload.version, self.load_kind, load, how, *again]), 16) % 2**31
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,25 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
                 for workload in workloads
                 for kind, load, how in points[workload.name]
             ]
-            cells = [replace(cell, run=run) for run in range(spec.runs_per_start) for cell in cells]
+            runs = range(repeat * spec.runs_per_start, (repeat + 1) * spec.runs_per_start)
+            cells = [replace(cell, run=run) for run in runs for cell in cells]
             starts.append(Start(backend, repeat, tuple(shuffle.sample(cells, len(cells)))))
     ids = sorted({cell.cell_id for start in starts for cell in start.cells})
     if not ids:
         raise SpecError(f"{spec.name}: no cells: neither concurrency nor rates", hint="give --concurrency 1,4 or --rate 2")
     return Plan(digest([spec.name, ids]), spec, tuple(starts))
+
+
+def probe(spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, load: float, start: int, *, screen: bool) -> Cell:
+    """One load of a search: a short run that ends once it is plain which way it goes, or a whole cohort."""
+    short = {"until": "screened", "requests": min(spec.requests, SCREEN_REQUESTS)}
+    own = spec.model_copy(update={"rates": (load,), "concurrency": (), **(short if screen else {"until": "requests"})})
+    return replace(make_cell(own, backend, workload, "rate", load, _qos_of(spec, workload), "poisson"), run=start)
+
+
+def parts(spec: SweepSpec) -> tuple[list[BackendSpec], list[WorkloadSpec]]:
+    """The backends and workloads of a sweep. Raises SpecError, UnknownNameError."""
+    return _backends(spec), _workloads(spec)
 
 
 def make_cell(
@@ -149,7 +166,7 @@ def _backend_content(backend: BackendSpec) -> dict[str, Any]:
 def _stop(spec: SweepSpec, qos: str | None) -> dict[str, Any]:
     """What ends a run."""
     always = {"requests", "window_min_s", "window_max_s", "warmup_s", "request_timeout_s"}
-    early = {"until": spec.until, "precision": spec.precision, "qos": qos if spec.until == "decided" else None}
+    early = {"until": spec.until, "precision": spec.precision, "qos": qos if spec.until != "requests" else None}
     # Only what was given: ids of cells with a fixed cohort stay what they are.
     return spec.model_dump(mode="json", include=always) | {k: v for k, v in early.items() if v not in (None, "requests")}
 

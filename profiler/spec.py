@@ -256,7 +256,10 @@ class SweepSpec(BaseModel):
     qos: Mapping[str, str] | str | None = None  # one target, or one by workload name; None takes the workload's own
     requests: int = Field(default=60, ge=1)  # finished requests each cell's cohort needs at least
     # A cell ends at its `requests`, or, where one of these is given, once it has seen enough (docs/steady.md) or spent its window_max_s.
-    until: Literal["requests", "decided"] = "requests"  # decided: every constraint of the QoS target FITS, or one FAILS
+    until: Literal["requests", "decided", "screened"] = "requests"  # decided: every constraint of the QoS target FITS, or one FAILS
+    find_limit: bool = False  # search the highest rate that keeps the QoS target, instead of measuring given loads
+    most_starts: int = Field(default=8, ge=3)  # engine starts that the search may take
+    rung: Annotated[float, BeforeValidator(_share)] = 0.05  # how close the two loads that end the search lie, such as "5%"
     precision: Annotated[float, BeforeValidator(_share)] | None = None  # "10%": p50 and p95 of TTFT and TPOT are known that well
     window_min_s: float = Field(default=5.0, gt=0)
     window_max_s: float = Field(default=180.0, gt=0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from profiler.analyse import qos
 from profiler.analyse.bounds import EXACT, Bounds
 from profiler.analyse.latency import latency_of
-from profiler.analyse.percentiles import ALPHA, needed_for_fit, order_statistic
+from profiler.analyse.percentiles import ALPHA, needed_for_fit, order_statistic, share_lower, share_upper
 from profiler.analyse.verdict import constraint_verdicts
 from profiler.plan import Cell
 from profiler.records import RequestRecord
@@ -19,12 +19,16 @@ _METRICS: tuple[tuple[str, Callable[[RequestRecord], float | None], bool], ...] 
     ("tpot", lambda r: r.tpot_s, True),
 )
 _PERCENTILES = (0.5, 0.95)
+SCREEN_ALPHA, SCREEN_CLEAN = 0.2, 24
 AT_LOOKS = Bounds(looks=LOOKS)
 
 
 def rule_of(cell: Cell) -> Rule | None:
     """The cell's rule; None for a fixed cohort, and for a load that must be measured whole (a trace replay, a ramp)."""
     spec = cell.sweep
+    if spec.until == "screened" and cell.qos:
+        screened = qos.parse(cell.qos)
+        return Rule(spec.requests, lambda cohort: "plain which way it goes" if plain(screened, cohort) else None)
     target = qos.parse(cell.qos) if cell.qos and spec.until == "decided" else None
     if (target is None and spec.precision is None) or not may_end_early(cell):
         return None
@@ -47,6 +51,17 @@ def rule_of(cell: Cell) -> Rule | None:
         return " and ".join(reasons)
 
     return Rule(first, decide)
+
+
+def plain(target: qos.QosTarget, cohort: Sequence[RequestRecord]) -> bool:
+    """Whether a probe points one way: a constraint fails at SCREEN_ALPHA, or none has missed in as many requests as would seldom be luck.
+
+    Proves nothing and is not used to: it only says where a search looks next.
+    """
+    verdicts = constraint_verdicts(target, cohort, Bounds())
+    if any(share_lower(c.misses, c.n, SCREEN_ALPHA) > c.allowed_share for c in verdicts):
+        return True
+    return all((c.misses == 0 and c.n >= SCREEN_CLEAN) or share_upper(c.misses, c.n, SCREEN_ALPHA) <= c.allowed_share for c in verdicts)
 
 
 def may_end_early(cell: Cell) -> bool:

@@ -9,7 +9,7 @@ part each). What n does not allow is UNDECIDED.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ class ConstraintVerdict:
     observed_lo_s: float | None = None
     observed_hi_s: float | None = None
     margin: float | None = None  # 1 - observed / limit: 0.2 means 20 % below the limit
+    independent: float | None = None  # how many independent requests tell as much as the n: neighbours share queue and batch
     needed_n: int | None = None  # requests that would decide it if the misses went on at their rate
     decide: str = ""  # what would decide it, empty when decided
 
@@ -132,10 +133,23 @@ def _constraint(constraint: Constraint, cohort: Sequence[RequestRecord], of: int
         miss_share=misses / n if n else None,
         miss_lo=lower,
         miss_hi=upper,
+        independent=_independent(constraint, cohort, missed) if n else None,
         needed_n=needed,
         decide=decide,
         **_observed(constraint, cohort, of, bounds),
     )
+
+
+def _independent(constraint: Constraint, cohort: Sequence[RequestRecord], missed: Sequence[bool]) -> float:
+    """Of the latencies rather than of the misses: they show what a queue remembers where nothing has missed yet."""
+    from profiler.analyse.bootstrap import memory
+
+    series: list[list[float]] = [[float(miss) for miss in missed]]
+    for limit in constraint.limits:
+        _, read, _ = METRICS[limit.metric]
+        values = (read(r) if answered(r) else math.inf for r in cohort)
+        series.append([math.inf if value is None else value for value in values])
+    return min(memory(values).independent for values in series)
 
 
 def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int, bounds: Bounds) -> dict[str, float | None]:
@@ -210,56 +224,3 @@ def _percent(share: float) -> str:
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-@dataclass(frozen=True)
-class RunsVerdict:
-    """`fits`, `fails` and `undecided` count starts."""
-
-    result: Result
-    reason: str
-    starts: int
-    runs: int
-    fits: int
-    fails: int
-    undecided: int
-
-
-def judge_runs(runs: Iterable[Mapping[str, Any]]) -> RunsVerdict:
-    """FITS only when each start FITS, FAILS only when each FAILS; anything else is UNDECIDED, and says why.
-
-    `runs` are rows of one cell (start_id, qos_result, status, validity). A start FITS when each of its runs does. Failed and invalid runs say
-    nothing and are left out; a start without another run is no start. No confidence is claimed beyond "n of n starts": with all of n fitting,
-    the share of starts that do not fit is below 1 - 0.05^(1/n) with 95 % confidence, 63 % for three, 45 % for five.
-    """
-    by_start: dict[str, list[str]] = {}
-    counted = 0
-    for run in runs:
-        if run["status"] == "done" and run["validity"] != "invalid" and run["qos_result"] is not None:
-            by_start.setdefault(str(run["start_id"]), []).append(str(run["qos_result"]))
-            counted += 1
-    results = [_start(found) for found in by_start.values()]
-    n, fits, fails = len(results), results.count("FITS"), results.count("FAILS")
-    undecided = n - fits - fails
-    result: Result = "UNDECIDED"
-    if n == 0:
-        reason = "no sound run"
-    elif fits == n or fails == n:
-        result = "FITS" if fits else "FAILS"
-        verb = ("fits" if fits else "fails") if n == 1 else ("fit" if fits else "fail")
-        reason = f"{n} of {n} engine starts {verb}; up to {_rarest(n):.0%} of starts may differ (95 % confidence)"
-    elif fits and fails:
-        reason = f"the starts disagree: {fits} of {n} fit, {fails} fail" + (f", {undecided} undecided" if undecided else "")
-    else:
-        decided = f"{fits} fit" if fits else f"{fails} fail" if fails else "none is decided"
-        reason = f"{undecided} of {n} starts undecided, {decided}" if fits or fails else f"{n} start{'s' if n > 1 else ''}, {decided}"
-    return RunsVerdict(result, reason, n, counted, fits, fails, undecided)
-
-
-def _start(results: list[str]) -> str:
-    return results[0] if len(set(results)) == 1 else "UNDECIDED"
-
-
-def _rarest(n: int) -> float:
-    """The share of starts of another kind that n alike do not rule out at 95 %."""
-    return float(1 - 0.05 ** (1 / n))

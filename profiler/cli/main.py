@@ -15,6 +15,9 @@ from profiler.errors import ProfilerError
 COMMANDS = {
     "sweep": ("profiler.cli.sweep", "Measure models on backends under workloads; keep, judge and report the results."),
     "report": ("profiler.cli.report", "Make the self-contained HTML report of a results folder."),
+    "fit": ("profiler.cli.fit", "Say what keeps a QoS target, how far, how many a demand needs, and what that costs."),
+    "plan": ("profiler.cli.plan", "Plan a fleet for a demand with its daily shape (demand.toml)."),
+    "cost": ("profiler.cli.cost", "Show the money in full: offers, bases, break-even, sensitivity."),
     "list": ("profiler.cli.listing", "List backends, workloads, models or engines."),
     "engines": ("profiler.cli.engines", "Build or remove the engines' own Python environments."),
     "doctor": ("profiler.cli.doctor", "Say what this machine can run and measure, and what is missing."),

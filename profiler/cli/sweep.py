@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,12 +13,10 @@ import click
 from profiler.errors import ProfilerError
 
 if TYPE_CHECKING:
-    from profiler.analyse.memory import Prediction
     from profiler.cli.progress import Progress
-    from profiler.plan import Cell, Plan, Start
+    from profiler.plan import Plan, Start
     from profiler.records import LocalModel
     from profiler.report.selection import Selection
-    from profiler.store.draft import RunDraft
     from profiler.store.store import Store
 
 EXIT_QOS_NOT_MET = 3
@@ -51,6 +49,9 @@ EXIT_QOS_NOT_MET = 3
 @click.option("--until", type=click.Choice(["requests", "decided"]), help="decided: end a cell once its QoS target is.")
 @click.option("--duration", metavar="TIME", help="Shortest window of a cell, e.g. 20s.")
 @click.option("--repeats", type=int, help="Engine starts per backend, interleaved.")
+@click.option("--find-limit", is_flag=True, help="Search the highest request rate that keeps --qos, instead of measuring given loads.")
+@click.option("--most-starts", type=int, metavar="N", help="With --find-limit: engine starts it may take per backend.  [default: 8]")
+@click.option("--rung", metavar="SHARE", help="With --find-limit: how close the two loads lie that end the search.  [default: 5%]")
 @click.option("--seed", type=int, help="Seed of prompts, arrivals and the order of cells.")
 @click.option("--client-cpus", metavar="N,N,…", help="Pin the load client to these cores. Keep the engine off them.")
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder.")
@@ -78,6 +79,10 @@ def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any
     from profiler.cli.sweep_spec import read_spec
 
     spec = read_spec(spec_file, flags)
+    if spec.find_limit:
+        from profiler.cli.find_limit import find_limit
+
+        return find_limit(spec, results, out, flags)
     plan = planning.make(spec)
     check(plan)
     if flags["dry_run"]:
@@ -119,7 +124,7 @@ def measure(plan: Plan, store: Store, progress: Progress, flags: dict[str, Any])
     from profiler.machine.fingerprint import full_fingerprint
 
     facts = SweepFacts(plan.sweep_id, plan.cell_ids, plan.sweep, full_fingerprint())
-    model = resolve_model(plan, progress, flags)
+    model = resolve_model([start.backend.engine for start in plan.starts], plan.sweep.model, progress, flags)
     tokenizer_json = tokenizer_of(plan.sweep, model)
     with TemporaryDirectory(prefix="slm-profiler-") as work:
         for start in plan.starts:
@@ -137,86 +142,57 @@ def measure_backend(
     flags: dict[str, Any],
 ) -> None:
     """One engine start: prepare, skip what is measured, measure the rest, keep each cell as it ends."""
-    from profiler.analyse.assess import assess, environment_hash, failed, settle
-    from profiler.analyse.enough import rule_of
-    from profiler.cli.engines import split_pip_args
-    from profiler.cli.sweep_show import summary
-    from profiler.engines import registry
-    from profiler.machine.needs import unmet
-    from profiler.run.start import Watch, measure_start
+    from profiler.analyse.assess import failed
+    from profiler.cli.measuring import measured_runs, prepare
 
-    engine = registry.get(start.backend.engine)
-    start, forecasts = keep_fitting(start, facts, store, model, progress)
+    start = keep_fitting(start, facts, store, model, progress)
     if not start.cells:
         return
     try:
-        problems = [*unmet(start.backend), *engine.problems(start.backend)]
-        if problems:
-            raise ProfilerError(
-                f"{start.backend.name} cannot run here: {'; '.join(problems)}", hint="`profile list backends` shows those that can"
-            )
-        variant = engine.prepare(model, start.backend, progress.working, split_pip_args(flags["pip_args"]))
+        engine, variant, environment = prepare(start.backend, facts, model, progress, flags)
     except ProfilerError as error:
         progress.note(f"{start.backend.name}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
         for cell in start.cells:
             store.keep(failed(facts, cell, start.repeat, error.message, model))
             progress.cell_done(cell, f"failed: {error.message}", failed=True)
         return
-    environment = environment_hash(facts, start.backend, variant, model)
     done = store.measured()
     missing = [cell for cell in start.cells if (cell.cell_id, environment, start.repeat) not in done]
     progress.already(len(start.cells) - len(missing), start.backend.name)
-    drafts: dict[str, RunDraft] = {}
-
-    def new_folder(cell: Cell) -> Path:
-        drafts[cell.cell_id] = store.draft()
-        return drafts[cell.cell_id].folder
-
-    watch = Watch(progress.working, progress.cell_started, progress.cell_progress)
-    with closing(measure_start(start, missing, engine, variant, model, tokenizer_json, work, new_folder, watch, rule_of)) as outcomes:
-        try:
-            for outcome in map(settle, outcomes):
-                run = assess(facts, outcome, start.repeat, environment, model, forecasts.get(outcome.cell.cell_id))
-                drafts.pop(outcome.cell.cell_id).commit(run, outcome.measured.requests if outcome.measured else ())
-                progress.cell_done(outcome.cell, summary(run), failed=outcome.failure is not None)
-        finally:
-            for draft in drafts.values():
-                draft.discard()
+    for _ in measured_runs(start, missing, engine, variant, environment, facts, store, model, tokenizer_json, work, progress):
+        pass
 
 
-def keep_fitting(
-    start: Start, facts: Any, store: Store, model: LocalModel | None, progress: Progress
-) -> tuple[Start, dict[str, Prediction | None]]:
-    """The start without the cells whose memory does not fit (they are recorded as failed, with the numbers), and each cell's prediction."""
+def keep_fitting(start: Start, facts: Any, store: Store, model: LocalModel | None, progress: Progress) -> Start:
+    """The start without the cells whose memory does not fit: they are recorded as failed, with the numbers."""
     from profiler.analyse.assess import failed
     from profiler.analyse.memory import forecast
 
-    forecasts: dict[str, Prediction | None] = {}
     fitting = []
     for cell in start.cells:
-        predicted = forecasts[cell.cell_id] = forecast(cell, model, facts.machine.get("isa") or ())
+        predicted = forecast(cell, model, facts.machine.get("isa") or ())
         if predicted is None or predicted.problem is None:
             fitting.append(cell)
             continue
         store.keep(failed(facts, cell, start.repeat, predicted.problem, model, predicted))
         progress.cell_done(cell, f"failed: {predicted.problem}", failed=True)
-    return replace(start, cells=tuple(fitting)), forecasts
+    return replace(start, cells=tuple(fitting))
 
 
-def resolve_model(plan: Plan, progress: Progress, flags: dict[str, Any]) -> LocalModel | None:
-    """The model on this disk, or None when no backend of the plan loads one."""
+def resolve_model(engines: Iterable[str], name: str, progress: Progress, flags: dict[str, Any]) -> LocalModel | None:
+    """The model on this disk, or None when none of the engines loads one."""
     from profiler import environments, models
     from profiler.cli.engines import split_pip_args
     from profiler.engines import registry
 
-    if not any(registry.get(start.backend.engine).needs_model for start in plan.starts):
+    if not any(registry.get(engine).needs_model for engine in engines):
         return None
 
     def convert_python() -> Path:
         spec = environments.ENVIRONMENTS["openvino-export"]
         return environments.ensure(spec, progress.working, split_pip_args(flags["pip_args"])).python
 
-    return models.resolve(plan.sweep.model, progress.working, trust_remote_code=flags["trust_remote_code"], convert_python=convert_python)
+    return models.resolve(name, progress.working, trust_remote_code=flags["trust_remote_code"], convert_python=convert_python)
 
 
 def exit_code(selection: Selection, progress: Progress, fail_on_qos: bool) -> int:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from profiler.spec import SweepSpec
 
 QUICKSTART = "quickstart"
-_LOAD = ("isl", "osl", "requests", "repeats", "seed", "arrivals", "think", "trace", "until", "precision")
+_LOAD = ("isl", "osl", "requests", "repeats", "seed", "arrivals", "think", "trace", "until", "precision", "most_starts", "rung")
 _DECLARED = ("device", "device_count", "price_usd_per_hour", "server_metrics")
 _PLAIN = ("model", "qos", "url", "endpoint_kind", *_LOAD, *_DECLARED)
 
@@ -56,6 +56,8 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
         given["rates"] = _numbers("--rate", flags["rates"], float)
     if flags.get("duration") is not None:
         given.update(_window("--duration", flags["duration"]))
+    if flags.get("find_limit"):
+        given["find_limit"] = True
     if "url" in given and "model" not in given:
         raise UsageError("--url without --model", hint="give the model name the endpoint serves: --model NAME")
     return given

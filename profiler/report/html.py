@@ -9,15 +9,17 @@ import os
 import tempfile
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from profiler.analyse.spread import by_cell
-from profiler.analyse.verdict import judge_runs
 from profiler.errors import ReportError
 from profiler.report import figures, trust
 from profiler.report.answer import answers
 from profiler.report.selection import Selection, label
 from profiler.units import format_duration
+
+if TYPE_CHECKING:
+    from profiler.analyse.fit import Answer
 
 DEFINITIONS = (
     ("TTFT", "arrival of the first read that carries an output token − intended send. In a closed loop the intended send is the moment the user's slot became free."),
@@ -25,14 +27,14 @@ DEFINITIONS = (
     ("output tokens/s", "output tokens whose arrival falls inside the window / length of the window."),
     ("cohort, n", "the requests whose intended send falls in the window; load goes on until each of them is done. Failed and unfinished ones count as infinitely late."),
     ("percentile", "an order statistic, no interpolation, with exact binomial bounds at 95 %."),
-    ("FITS, FAILS, UNDECIDED", "proven by exact binomial bounds on the share of requests that miss the target; what n does not allow is UNDECIDED. It holds for the load and loop it stands at."),
+    ("FITS, FAILS, UNDECIDED", "proven by exact binomial bounds on the share of requests that miss the target; what n does not allow is UNDECIDED. It holds for the load and loop it stands at. One engine start screens; three or more decide, by bounds over starts."),
     ("valid, suspect, invalid", "what a run says of its own measurement; a suspect run proves no FITS, an invalid one proves nothing."),
 )  # fmt: skip
 
 
-def write(selection: Selection, out: Path) -> Path:
-    """Write the report beside `out` and rename it into place; returns `out`. Raises ReportError when it cannot be written."""
-    text = render(selection)
+def write(selection: Selection, out: Path, planned: Answer | None = None) -> Path:
+    """Write the report (with the section of a planner's answer) beside `out` and rename it into place; returns `out`. Raises ReportError when it cannot be written."""
+    text = render(selection, planned)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
@@ -45,7 +47,7 @@ def write(selection: Selection, out: Path) -> Path:
     return out
 
 
-def render(selection: Selection) -> str:
+def render(selection: Selection, planned: Answer | None = None) -> str:
     """The page. Text from anywhere (model names, answers, errors) is escaped; numbers are those of the runs' columns."""
     from jinja2 import Environment, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -56,19 +58,23 @@ def render(selection: Selection) -> str:
     environment.filters |= {"duration": format_duration, "number": _number, "percent": _percent}
     per_workload = {name: figures.all_of(selection, name) for name in selection.workloads}
     drawn = [figure for parts in per_workload.values() for group in parts.values() for figure in group]
+    planning = _planning(planned) if planned is not None else None
+    drawn += [figure for part in (planning or ()) for figure in part["figures"]]
     by_workload = {answer.workload: answer for answer in answers(selection)}
     return environment.from_string((page / "report.html").read_text(encoding="utf-8")).render(
         title=f"{_models(selection)} on {_device(selection)}",
         selection=selection,
         answers=by_workload,
         trust=trust.header(selection),
+        planning=planning,
+        planned=planned,
         verdicts={name: _matrix(selection, name) for name in selection.workloads},
         figures=per_workload,
         data={figure.key: _script_json(figure.plot.to_json()) for figure in drawn},
         samples=_samples(selection),
         definitions=DEFINITIONS,
         label=label,
-        together=judge_runs,
+        together=selection.together,
         spreads=by_cell(selection.rows),
         style=(page / "report.css").read_text(encoding="utf-8"),
         script=script,
@@ -76,6 +82,24 @@ def render(selection: Selection) -> str:
         policy=_policy(library, script),
         warnings=selection.store.warnings,
     )
+
+
+def _planning(planned: Answer) -> list[dict[str, Any]]:
+    """Per workload of a planner's answer: its ranking in words, rows and figures."""
+    from profiler.analyse.rightsize import rankings
+    from profiler.report import money, money_figures
+
+    words = {
+        "span": money.span_words,
+        "replicas": money.replicas_words,
+        "point": money.point_words,
+        "price": money.qos_price_words,
+        "idle": money.idle_words,
+    }
+    return [
+        {"ranking": r, "own": planned.of(r.workload), "figures": money_figures.all_of(planned, r.workload), "words": words}
+        for r in rankings(planned)
+    ]
 
 
 def _policy(*scripts: str) -> str:

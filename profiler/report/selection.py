@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from profiler.analyse.together import Together, judge_together
 from profiler.errors import ReportError
 from profiler.plan import load_label
 
@@ -47,6 +48,11 @@ class Selection:
     def requests(self) -> pd.DataFrame:
         """All requests of the measured runs, one row each."""
         return self.store.requests({row["run_id"] for row in self.done})
+
+    def together(self, rows: Sequence[Row]) -> Together:
+        """The verdict of one cell over its engine starts."""
+        wanted = {row["run_id"] for row in rows}
+        return judge_together(document for document in self.documents if document["run"]["run_id"] in wanted)
 
     def of(self, workload: str, backend: str | None = None) -> list[Row]:
         return [row for row in self.rows if row["workload"] == workload and backend in (None, row["backend"])]

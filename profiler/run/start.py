@@ -7,7 +7,7 @@ cells that remain.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Watch:
 
 def measure_start(
     start: Start,
-    cells: Sequence[Cell],
+    cells: Iterable[Cell],
     engine: Engine,
     variant: Variant,
     model: LocalModel | None,
@@ -62,28 +62,32 @@ def measure_start(
 ) -> Generator[Outcome, None, None]:
     """Measure `cells` on one start of `engine` (two, if it dies once). `new_folder` gives each cell its folder.
 
-    `rule_of` says by which rule a cell may end before its cohort is complete.
+    `cells` is read one at a time: a search may name the next one when it has seen the last. `rule_of` says by which rule a cell may end before
+    its cohort is complete.
     """
-    left = list(cells)
+    source = iter(cells)
+    cell = next(source, None)
+    first = cell
     failure: ProfilerError | None = None
     for attempt in range(2):
-        if not left:
+        if cell is None:
             return
         log = work / f"{start.backend.name}-{start.repeat}-{attempt}.log"
         try:
             watch.note(f"starting {start.backend.name}" + (" again: it died" if attempt else ""))
             with engine.start(variant, start.backend, log, watch.note) as running:
                 failure = None
-                while left and running.alive():
-                    cell = left.pop(0)
+                while cell is not None and running.alive():
                     yield _one(cell, running, variant, model, tokenizer_json, log, new_folder, watch, rule_of(cell))
+                    cell = next(source, None)
         except ProfilerError as error:
             failure = error
-            if attempt == 0 and len(left) == len(cells):
+            if attempt == 0 and cell is first:
                 break  # it never got ready; the same start a second time would tell nothing new
-    for cell in left:
+    while cell is not None:
         why = failure.message if failure else f"{start.backend.name} died twice"
         yield Outcome(cell, new_folder(cell), {}, failure=why, detail=failure.detail if failure else None)
+        cell = next(source, None)
 
 
 def _one(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["RunDraft", "Store", "new_run_id"]
+
+_FIELDS = {field.name for field in fields(RequestRecord)} - {"arrival_offsets_us", "arrival_tokens", "text"}
 
 
 class Store:
@@ -57,6 +60,20 @@ class Store:
         """All columns of `runs`, one row per run, oldest first. Reads the run.json files only."""
         frame: pd.DataFrame = schema.pandas_frame("runs", [head["run"] for head in self._heads()])
         return frame
+
+    def rows(self) -> list[dict[str, Any]]:
+        """`runs` as plain rows, oldest first: for commands that must not wait for pandas to load."""
+        return [dict(head["run"]) for head in self._heads()]
+
+    def records(self, run_ids: Iterable[str]) -> dict[str, list[RequestRecord]]:
+        """The requests of the named runs by run, without arrival stamps and texts. A run without a readable file is left out."""
+        wanted = set(run_ids)
+        found: dict[str, list[RequestRecord]] = {}
+        for table in self._views([head for head in self._heads() if head["run"]["run_id"] in wanted]).request_tables(_RECORD):
+            for row in table.to_pylist():
+                run = found.setdefault(row.pop("run_id"), [])
+                run.append(RequestRecord(**_NO_VALUES | row, arrival_offsets_us=(), arrival_tokens=()))
+        return found
 
     def run(self, run_id: str) -> dict[str, Any]:
         """run.json of one run; an unambiguous beginning of its id will do. Raises StoreError."""
@@ -164,5 +181,7 @@ def _fits(value: Any, kind: schema.Type) -> bool:
     return isinstance(value, _JSON_TYPES[kind])
 
 
+_RECORD = tuple(c.name for c in schema.REQUESTS if c.name == "run_id" or c.name in _FIELDS)
+_NO_VALUES: dict[str, Any] = dict.fromkeys(name for name in _RECORD if name != "run_id")  # of columns that came later than the run
 _JSON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (int,), "int32": (int,), "float64": (int, float)}
 _NEEDED = ("run_id", "cell_id", "environment_hash", "repeat", "status", "validity")

@@ -13,6 +13,7 @@ from profiler.store import schema
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
+    import pyarrow as pa
 
 TOKENS = "SELECT run_id, request_id, unnest(arrival_offsets_us) AS t_offset_us, unnest(arrival_tokens) AS tokens FROM requests"
 
@@ -43,17 +44,27 @@ class Views:
         """All requests, with nullable integers (DuckDB's own frames turn a NULL nanosecond column into floats)."""
         import pandas as pd
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        tables = [schema.arrow_schema("requests").empty_table()]
-        for path in self._files("requests.parquet"):
-            try:
-                tables.append(pq.read_table(path))
-            except (OSError, pa.ArrowException) as error:
-                self._skip(path, f"is not readable as Parquet ({_one_line(error)})")
+        tables = [schema.arrow_schema("requests").empty_table(), *self.request_tables()]
         types = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
         frame: pd.DataFrame = pa.concat_tables(tables, promote_options="default").to_pandas(types_mapper=types.get)
         return frame
+
+    def request_tables(self, columns: Sequence[str] | None = None) -> list[pa.Table]:
+        """The requests of each run as an Arrow table, all columns or those named; runs without a readable file are left out."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        tables = []
+        for path in self._files("requests.parquet"):
+            try:
+                # Not pq.read_table: it loads pyarrow.dataset, which loads pandas, a second on a small machine.
+                with pq.ParquetFile(path) as file:
+                    known = set(file.schema_arrow.names)
+                    tables.append(file.read(columns=[name for name in columns if name in known] if columns is not None else None))
+            except (OSError, pa.ArrowException) as error:
+                self._skip(path, f"is not readable as Parquet ({_one_line(error)})")
+        return tables
 
     def _check(self, connection: duckdb.DuckDBPyConnection, query: str) -> None:
         import duckdb

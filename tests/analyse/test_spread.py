@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from profiler.analyse.spread import METRICS, by_cell, spread
-from profiler.analyse.verdict import judge_runs
 
 
 def simulated(draw: random.Random, sizes: list[int], between: float, within: float) -> dict[str, list[float]]:
@@ -87,31 +86,3 @@ def test_rows_of_a_table() -> None:
     tps, _, p95, _ = cell.metrics
     assert (tps.metric, tps.lowest, tps.highest, tps.mean) == ("output_tps", 100.0, 112.0, 105.5)
     assert (p95.metric, p95.runs) == ("ttft_sched_p95_s", 2)
-
-
-@pytest.mark.parametrize(
-    ("starts", "result", "reason"),
-    [
-        (["FITS"], "FITS", "1 of 1 engine starts fits; up to 95% of starts may differ"),
-        (["FITS"] * 5, "FITS", "5 of 5 engine starts fit; up to 45% of starts may differ"),
-        (["FAILS"] * 3, "FAILS", "3 of 3 engine starts fail"),
-        (["FITS", "FAILS", "FITS"], "UNDECIDED", "the starts disagree: 2 of 3 fit, 1 fail"),
-        (["FITS", "UNDECIDED"], "UNDECIDED", "1 of 2 starts undecided, 1 fit"),
-        (["UNDECIDED"], "UNDECIDED", "1 start, none is decided"),
-        ([], "UNDECIDED", "no sound run"),
-    ],
-)
-def test_one_verdict_of_several_starts(starts: list[str], result: str, reason: str) -> None:
-    found = judge_runs(row(start_id=f"s{n}", qos_result=r) for n, r in enumerate(starts))
-    assert found.result == result and reason in found.reason
-    assert (found.starts, found.fits, found.fails) == (len(starts), starts.count("FITS"), starts.count("FAILS"))
-
-
-def test_many_runs_of_one_start_count_as_one_and_must_agree() -> None:
-    many = judge_runs([row(start_id="s0")] * 9)
-    assert (many.starts, many.runs, many.result) == (1, 9, "FITS") and "1 of 1" in many.reason
-    assert judge_runs([row(start_id="s0"), row(start_id="s0", qos_result="FAILS")]).result == "UNDECIDED"
-    sound = judge_runs(
-        [row(start_id="s0"), row(start_id="s1", validity="invalid", qos_result="UNDECIDED"), row(start_id="s2", status="failed")]
-    )
-    assert (sound.starts, sound.result) == (1, "FITS")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from profiler.analyse.together import Together
 from profiler.report import table
 from profiler.report.answer import answers, kept_up_to
 from profiler.report.figures import thinned
@@ -30,12 +32,14 @@ def row(load: float, result: str | None, status: str = "done") -> dict[str, obje
         ([(1, "FITS"), (4, "UNDECIDED"), (8, "FITS")], 8),
         ([(1, "UNDECIDED")], None),
         ([(1, "FAILS"), (4, "FITS")], None),
-        ([(4, "FITS"), (4, "UNDECIDED"), (1, "FITS")], 1),  # of two repeats both must fit
         ([], None),
     ],
 )
 def test_the_furthest_load_kept(results: list[tuple[float, str]], limit: float | None) -> None:
-    assert kept_up_to([row(load, result) for load, result in results]) == limit
+    def together(rows: Sequence[Mapping[str, Any]]) -> Together:
+        return Together(rows[0]["qos_result"], "", 1, 1, 0, screening=True)
+
+    assert kept_up_to([row(load, result) for load, result in results], together) == limit
 
 
 def test_the_sentence_names_who_goes_furthest_in_each_loop(store: Store) -> None:

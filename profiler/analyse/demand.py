@@ -1,0 +1,192 @@
+"""What has to be served: requests/s, tokens/s, users with their behaviour, or a trace; and how that is spread over a day."""
+
+from __future__ import annotations
+
+import random
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from profiler.errors import SpecError, did_you_mean
+from profiler.units import parse_duration_s
+
+SECONDS_PER_MONTH = 8760 / 12 * 3600  # of a year of 365 days
+HIGHEST_RPS = 1e6
+EXAMPLES = "0.5rps, 30tps, 200users:30s, trace:FILE"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """`rate` is the mean over the month, 1/s; `users_think_s` where it follows from users, who also wait for their answers.
+
+    `shape`: factors by hour of the day (their mean is 1); () is flat. `trace_s`: recorded arrival times, s. `tokens_per_s`: output tokens,
+    which become requests by the workload's mean output length.
+    """
+
+    text: str
+    rate: float | None = None
+    tokens_per_s: float | None = None
+    users: float | None = None
+    users_think_s: float = 0.0
+    cv: float = 1.0  # of the gaps between arrivals: 1 is Poisson, 0 constant
+    shape: tuple[float, ...] = ()
+    trace_s: tuple[float, ...] = ()
+    trace_lengths: tuple[tuple[int, int], ...] = ()
+
+    def resolved(self, osl_mean: float | None, e2e_s: float | None) -> Demand:
+        """With `rate` known: tokens by the mean output length, users by think time + `e2e_s` (of an answer that keeps the target)."""
+        if self.rate is not None:
+            return self
+        if self.tokens_per_s is not None:
+            if not osl_mean:
+                raise SpecError(f"demand {self.text!r}: no output length was measured", hint="give the demand in requests/s, e.g. 0.5rps")
+            return replace(self, rate=self.tokens_per_s / osl_mean)
+        assert self.users is not None
+        cycle_s = self.users_think_s + (e2e_s or 0.0)
+        if cycle_s <= 0:
+            raise SpecError(f"demand {self.text!r}: users without a pause and no measured answer time", hint="write e.g. 200users:30s")
+        return replace(self, rate=self.users / cycle_s)
+
+    @property
+    def peak(self) -> float:
+        """Highest hour / mean; of a trace its busiest twentieth / mean."""
+        if self.trace_s:
+            parts = 20
+            counts = [0] * parts
+            length = self.trace_s[-1] or 1.0
+            for t in self.trace_s:
+                counts[min(parts - 1, int(t / length * parts))] += 1
+            return max(counts) * parts / len(self.trace_s)
+        return max(self.shape, default=1.0)
+
+    def arrivals(self, n: int, seed: int) -> list[float]:
+        """`n` arrival times at the busiest hour's rate (a shape's peak), s from 0; of a trace its own times, all of them."""
+        if self.trace_s:
+            return list(self.trace_s)
+        assert self.rate is not None
+        draw, mean_gap = random.Random(seed), 1 / (self.rate * self.peak)
+        shape = 1 / self.cv**2 if self.cv else 0.0
+        times, t = [], 0.0
+        for _ in range(n):
+            t += draw.gammavariate(shape, mean_gap / shape) if shape else mean_gap
+            times.append(t)
+        return times
+
+
+def parse(text: str) -> Demand:
+    """`0.5rps` (also `0.5/s`), `30tps` (output tokens/s), `200users:30s` (with their pause), `trace:FILE`. Raises SpecError."""
+    if text.startswith("trace:"):
+        return of_trace(Path(text.removeprefix("trace:")).expanduser(), text)
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(rps|/s|req/s|requests/s|tps|tokens/s|users)\s*(?::\s*(\S+))?\s*", text)
+    if match is None:
+        raise SpecError(f"demand {text!r}: not a demand", hint=f"write e.g. {EXAMPLES}")
+    number, unit, think = float(match.group(1)), match.group(2), match.group(3)
+    if number == 0:
+        raise SpecError(f"demand {text!r}: a demand of zero needs no replica and has no cost per request", hint=f"write e.g. {EXAMPLES}")
+    if think is not None and unit != "users":
+        raise SpecError(f"demand {text!r}: only users have a pause", hint=f"write e.g. {EXAMPLES}")
+    if unit == "users":
+        try:
+            pause_s = parse_duration_s(think) if think else 0.0
+        except ValueError as error:
+            raise SpecError(f"demand {text!r}: pause: {error}", hint="write e.g. 200users:30s") from None
+        return Demand(text, users=number, users_think_s=pause_s)
+    if number > HIGHEST_RPS * (1000 if unit.startswith("t") else 1):
+        raise SpecError(f"demand {text!r}: beyond any fleet ({HIGHEST_RPS:g} requests/s)", hint="is the unit right?")
+    return Demand(text, tokens_per_s=number) if unit in ("tps", "tokens/s") else Demand(text, rate=number)
+
+
+def of_trace(path: Path, text: str) -> Demand:
+    """The arrivals of a recorded trace, with its lengths. Rows that wait for an answer before them (after_s) cannot be replayed here."""
+    from profiler.workload import trace
+
+    rows = sorted((row for row in trace.read(path).rows if row.t_s is not None), key=lambda row: float(row.t_s or 0))
+    first = float(rows[0].t_s or 0.0) if rows else 0.0
+    times = tuple(float(row.t_s or 0.0) - first for row in rows)
+    if len(times) < 2 or times[-1] <= 0:
+        raise SpecError(f"{path}: fewer than two requests with times of their own", hint="give a trace with t_s in its rows")
+    return Demand(text, rate=len(times) / times[-1], trace_s=times, trace_lengths=tuple((row.isl, row.osl) for row in rows))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """demand.toml: a demand with its target and how it is to be served."""
+
+    demand: Demand
+    qos: str | None
+    workload: str | None
+    routing: str
+    spares: int
+    autoscale: bool
+
+
+ROUTINGS = ("round-robin", "random", "least-outstanding")
+KEYS: dict[str, tuple[str, ...]] = {
+    "demand": ("rate", "tokens_per_s", "users", "think", "trace", "cv", "daily", "qos", "workload"),
+    "fleet": ("routing", "spares", "autoscale"),
+}
+
+
+def read_plan(path: Path) -> Plan:
+    """Read demand.toml. Raises SpecError naming file and key."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}", hint="docs/capacity.md has an example") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not valid TOML: {error}", hint="docs/capacity.md has an example") from error
+    _known(path, "", raw, KEYS)
+    asked, fleet = raw.get("demand", {}), raw.get("fleet", {})
+    for name, table in (("demand", asked), ("fleet", fleet)):
+        if not isinstance(table, dict):
+            raise SpecError(f"{path}: {name}: must be a table", hint=f"write [{name}]")
+        _known(path, f"{name}.", table, KEYS[name])
+    given = [key for key in ("rate", "tokens_per_s", "users", "trace") if key in asked]
+    if len(given) != 1:
+        what = "none" if not given else " and ".join(given)
+        raise SpecError(f"{path}: demand: give one of rate, tokens_per_s, users, trace (got {what})")
+    if given[0] == "trace":
+        demand = of_trace(path.parent / str(asked["trace"]), f"trace {asked['trace']}")
+    else:
+        number = _number(path, f"demand.{given[0]}", asked[given[0]])
+        unit = {"rate": "rps", "tokens_per_s": "tps", "users": "users"}[given[0]]
+        demand = parse(f"{number!r}{unit}" + (f":{asked['think']}" if "think" in asked else ""))
+    if "cv" in asked:
+        demand = replace(demand, cv=_number(path, "demand.cv", asked["cv"]))
+    if "daily" in asked:
+        demand = replace(demand, shape=_shape(path, asked["daily"]))
+    routing = str(fleet.get("routing", ROUTINGS[0]))
+    if routing not in ROUTINGS:
+        raise SpecError(f"{path}: fleet.routing: {routing!r}", hint=did_you_mean(routing, ROUTINGS) or f"one of {', '.join(ROUTINGS)}")
+    spares = fleet.get("spares", 0)
+    if isinstance(spares, bool) or not isinstance(spares, int) or spares < 0:
+        raise SpecError(f"{path}: fleet.spares: must be a whole number, 0 or more (got {spares!r})")
+    autoscale = fleet.get("autoscale", False)
+    if not isinstance(autoscale, bool):
+        raise SpecError(f"{path}: fleet.autoscale: must be true or false (got {autoscale!r})")
+    return Plan(demand, asked.get("qos"), asked.get("workload"), routing, spares, autoscale)
+
+
+def _known(path: Path, before: str, table: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:
+    for key in table:
+        if key not in known:
+            raise SpecError(f"{path}: {before}{key}: unknown key", hint=did_you_mean(key, known) or f"known keys: {', '.join(known)}")
+
+
+def _number(path: Path, key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise SpecError(f"{path}: {key}: must be a number (got {value!r})")
+    return float(value)
+
+
+def _shape(path: Path, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list) or len(values) != 24:
+        raise SpecError(f"{path}: demand.daily: must be 24 numbers, one for each hour of the day")
+    numbers = [_number(path, "demand.daily", value) for value in values]
+    mean = sum(numbers) / 24
+    if mean == 0:
+        raise SpecError(f"{path}: demand.daily: all hours are zero")
+    return tuple(number / mean for number in numbers)

@@ -1,0 +1,360 @@
+"""The planner's answer from the store alone: for each model, variant, device and workload how far it goes, how many, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from profiler.analyse import capacity as sizing
+from profiler.analyse import law as steps
+from profiler.analyse.cost import BreakEven, Cost, Saturation, break_even, cost, saturation_of
+from profiler.analyse.demand import Demand
+from profiler.analyse.limit import Key, Limit, Probe, Row, key_of, limits, usable
+from profiler.analyse.offers import Offer, Prices, device_id
+from profiler.analyse.qos import QosTarget, answered
+from profiler.analyse.replicas import Routing
+from profiler.analyse.sensitivity import Bar, tornado
+from profiler.errors import ReportError
+from profiler.records import LoadKind, RequestRecord
+
+if TYPE_CHECKING:
+    from profiler.store.store import Store
+
+SPLIT_ERROR = 0.25  # the law's largest error for which its time is split into input and output
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked. `demand` None: no replicas, and costs at λ* and at saturation only are those of a demand of λ*."""
+
+    target: QosTarget
+    prices: Prices
+    demand: Demand | None = None
+    workload: str | None = None
+    routing: Routing = "round-robin"
+    spares: int = 0
+    autoscale: bool = False
+    api: str | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One (model, variant, backend, device) under one workload. `missing` says what would make it better known, or known at all."""
+
+    row: Row  # its newest run: names, device, provenance class
+    target: QosTarget
+    limits: Mapping[LoadKind, Limit]
+    law: steps.Law | None
+    range: sizing.Range | None
+    saturation: Saturation | None
+    demand: Demand | None
+    capacity: sizing.Capacity | None
+    costs: tuple[Cost, ...]
+    tornado: tuple[Bar, ...]
+    break_even: BreakEven | None
+    isl: float | None
+    osl: float | None
+    lengths: tuple[tuple[int, int], ...]
+    energy: str
+    missing: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.row["backend"])
+
+    @property
+    def workload(self) -> str:
+        return str(self.row["workload"])
+
+    @property
+    def cheapest(self) -> Cost | None:
+        """Of the offers that can be ranked: rented and owned before already paid, whose purchase is left out."""
+        whole = [c for c in self.costs if c.offer.basis != "paid"] or list(self.costs)
+        return min(whole, key=lambda c: c.points[0].per_1k_requests, default=None)
+
+    @property
+    def provenance(self) -> str:
+        """The class of the answer at the demand."""
+        best = self.cheapest
+        if best is not None:
+            return best.provenance
+        return self.range.provenance if self.range is not None else str(self.row.get("provenance_class") or "measured")
+
+
+@dataclass(frozen=True)
+class Answer:
+    question: Question
+    candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def of(self, workload: str) -> list[Candidate]:
+        return [c for c in self.candidates if c.workload == workload]
+
+    @property
+    def workloads(self) -> list[str]:
+        return list(dict.fromkeys(c.workload for c in self.candidates))
+
+
+def answer(store: Store, question: Question) -> Answer:
+    """Everything about the runs of a store. Raises ReportError when it holds none that can answer, QosError for a metric no record has."""
+    rows = [row for row in store.rows() if question.workload in (None, row["workload"])]
+    sound = [row for row in rows if usable(row)]
+    _check_some(store, rows, sound, question)
+    requests = store.records(row["run_id"] for row in sound)
+    found = limits(sound, question.target, requests)
+    candidates = [_candidate(store, question, key, own, [r for r in sound if key_of(r) == key], requests) for key, own in found.items()]
+    ordered = sorted(candidates, key=lambda c: (c.workload, c.name, str(c.row["device"])))
+    return Answer(question, tuple(ordered), (*question.prices.notes, *_comparable(ordered)))
+
+
+def _check_some(store: Store, rows: Sequence[Row], sound: Sequence[Row], question: Question) -> None:
+    if not rows and question.workload is not None:
+        names = ", ".join(sorted({str(row["workload"]) for row in store.rows()})) or "none"
+        raise ReportError(f"{store.path}: no runs of workload {question.workload!r}", hint=f"measured: {names}")
+    if not rows:
+        raise ReportError(f"{store.path}: no runs to answer from", hint="`profile sweep` measures some")
+    if not sound:
+        why = next((reason for row in rows for reason in row["validity_reasons"] or ()), "they did not finish")
+        raise ReportError(f"{store.path}: only failed or invalid runs ({len(rows)}): {why}", hint="measure again: `profile sweep`")
+
+
+def _candidate(
+    store: Store,
+    question: Question,
+    key: Key,
+    limit: Mapping[LoadKind, Limit],
+    rows: Sequence[Row],
+    requests: Mapping[str, Sequence[RequestRecord]],
+) -> Candidate:
+    newest = rows[-1]
+    missing: list[str] = []
+    if all(row["validity"] == "suspect" for row in rows):
+        missing.append("only suspect runs, which prove no FITS: `profile results show` says why; measure again")
+    document = store.run(newest["run_id"])["provenance"]
+    options = (document.get("backend") or {}).get("options") or {}
+    good = [row for row in rows if row["validity"] == "valid"]
+    fitted = steps.fit([e for row in good if (e := steps.equations(requests.get(row["run_id"], ())))], steps.slots_of(options))
+    lengths = _lengths([r for row in rows for r in requests.get(row["run_id"], ())])
+    isl, osl = (sum(p[i] for p in lengths) / len(lengths) for i in (0, 1)) if lengths else (newest.get("isl_mean"), newest.get("osl_mean"))
+    span = _range(limit["rate"], fitted, lengths, question.target, missing)
+    ladder = [(row["load"], row["request_rate"]) for row in good if row["load_kind"] == "concurrency" and row["request_rate"]]
+    saturation = saturation_of(ladder)
+    if saturation is not None and not saturation.proven:
+        missing.append(f"saturation: {saturation.reason}")
+    demand = question.demand.resolved(osl, _e2e(rows, requests)) if question.demand is not None else None
+    sized: sizing.Capacity | None = None
+    if span is not None and demand is not None:
+        ready = [row["ready_s"] for row in rows if row["ready_s"] is not None]
+        made = sizing.capacity(
+            demand, span, lengths, question.target, question.routing, question.spares,
+            max(ready, default=None), question.autoscale, saturation.rate if saturation else None,
+        )  # fmt: skip
+        if isinstance(made, str):
+            missing.append(f"replicas: {made}")
+        else:
+            sized = made
+    costs, bars, even = _money(question, newest, document, span, saturation, demand, sized, fitted, isl, osl, missing)
+    return Candidate(
+        newest,
+        question.target,
+        limit,
+        fitted,
+        span,
+        saturation,
+        demand,
+        sized,
+        costs,
+        bars,
+        even,
+        isl,
+        osl,
+        tuple(lengths),
+        _energy(good),
+        tuple(dict.fromkeys(missing)),
+    )
+
+
+def _range(
+    limit: Limit, fitted: steps.Law | None, lengths: Sequence[tuple[int, int]], target: QosTarget, missing: list[str]
+) -> sizing.Range | None:
+    """λ* at a Poisson rate: measured where an open loop proved one, else predicted, with what would measure it."""
+    if limit.lower is not None:
+        if limit.upper is None:
+            missing.append(f"upper end of λ*: {limit.reason}; measure a higher rate")
+        span = sizing.measured_range(limit.lower, limit.upper, fitted, lengths, target)
+        return replace(span, provenance=limit.provenance)
+    if fitted is None or not lengths:
+        missing.append(f"λ*: {limit.reason}; and too few valid answers to predict it from step times")
+        return None
+    span_ = sizing.predicted_range(fitted, lengths, target, limit.upper)
+    if span_ is None:
+        point = sizing.predicted_limit(fitted, lengths, target)
+        error = fitted.error if fitted.error is not None else sizing.UNKNOWN_ERROR
+        at_best = f"; without that error up to {point:.2g}/s, {limit.reason}" if point > 0 else f": {limit.reason}"
+        missing.append(f"λ*: with step times longer by their error ({error:.0%}) it keeps the target at no rate{at_best}")
+        return None
+    undecided = next((p for p in limit.probes if p.result == "UNDECIDED"), None)
+    low = f"{span_.lower:.2g}"
+    why = f"at {undecided.load:g}/s {undecided.reason}" if undecided is not None and limit.upper is None else limit.reason
+    missing.append(f"λ* is predicted ({span_.note}), not measured: {why}; `profile sweep --rate {low}` measures it")
+    highest = fitted.highest_running
+    at_limit = span_.lower * (lengths[0][1] * fitted.step_s(1))
+    if at_limit > highest:
+        missing.append(f"λ* is extrapolated: more sequences would run at once than in any run ({highest:.1f})")
+    return span_
+
+
+def _money(
+    question: Question,
+    row: Row,
+    document: Mapping[str, Any],
+    span: sizing.Range | None,
+    saturation: Saturation | None,
+    demand: Demand | None,
+    sized: sizing.Capacity | None,
+    fitted: steps.Law | None,
+    isl: float | None,
+    osl: float | None,
+    missing: list[str],
+) -> tuple[tuple[Cost, ...], tuple[Bar, ...], BreakEven | None]:
+    device = row["device"]
+    if device is None:
+        missing.append(f"not costed: {row['backend']} ran on a device that nobody declared; measure again with the device declared")
+        return (), (), None
+    if span is None:
+        return (), (), None
+    offers = question.prices.of_device(device)
+    if not offers:
+        missing.append(
+            f'not costed: no price for {device}; give --offer "{device}=PRICE {question.prices.currency}/h DATE" or a prices TOML (--prices)'
+        )
+        return (), (), None
+    if demand is not None and sized is None:
+        return (), (), None
+    rate = demand.rate if demand is not None and demand.rate is not None else span.lower
+    replicas = sized.mean_replicas if sized is not None else 1.0
+    fewest = sized.fewest if sized is not None else 1
+    threads = (document.get("machine") or {}).get("threads")
+    share = _prefill_share(fitted, isl, osl)
+    tokens = (isl or 0.0) + (osl or 0.0) or None
+
+    def of(offer: Offer, at: float, limit: float, count: float, few: float) -> Cost | str:
+        k = replicas_per_offer(offer, device, threads)
+        lengths = (isl, osl) if isl and osl else None
+        spares = sized.spares if sized else 0
+        power = power_w(row)
+        return cost(offer, at, count, spares, limit, span.upper, saturation, tokens, k, span.provenance, power, few, share, lengths)
+
+    made = [of(offer, rate, span.lower, replicas, fewest) for offer in offers]
+    costs = sorted((c for c in made if isinstance(c, Cost)), key=lambda c: c.points[0].per_1k_requests)
+    missing += [text for text in made if isinstance(text, str)]
+    if not costs:
+        return (), (), None
+    cheapest = next((c for c in costs if c.offer.basis != "paid"), costs[0])
+
+    def per_1k(offer: Offer, at: float, limit: float) -> float | None:
+        peak = demand.peak if demand is not None else 1.0
+        count = max(1, -(-at * peak // limit)) * (replicas / max(1, -(-rate * peak // span.lower)))
+        result = of(offer, at, limit, max(1, round(count)), max(1, round(count)))
+        return result.points[0].per_1k_requests if isinstance(result, Cost) else None
+
+    bars = tornado(cheapest.offer, rate, (span.lower, span.upper), per_1k)
+    return tuple(costs), tuple(bars), _even(question, row, cheapest, span, demand, isl, osl, missing)
+
+
+def _even(
+    question: Question,
+    row: Row,
+    cheapest: Cost,
+    span: sizing.Range,
+    demand: Demand | None,
+    isl: float | None,
+    osl: float | None,
+    missing: list[str],
+) -> BreakEven | None:
+    """Against the hosted model that was named, else the cheapest of the same name."""
+    if question.api is not None:
+        api = question.prices.api(question.api)
+    else:
+        name = str(row["model"] or "").rpartition("/")[2].lower()
+        same = [api for api in question.prices.apis if name.startswith(api.model)]
+        if not same:
+            missing.append(f"break-even: no hosted price of {row['model']}; give --api MODEL@PROVIDER or an [[api]] row in --prices")
+            return None
+        api = min(same, key=lambda a: a.input_per_million + a.output_per_million)
+    if not isl or not osl or cheapest.monthly.total is None:
+        return None
+    carried = span.lower * cheapest.replicas_per_offer
+    return break_even(cheapest.offer, cheapest.monthly.total, carried, isl, osl, api, demand.peak if demand else 1.0)
+
+
+def replicas_per_offer(offer: Offer, device: str, threads: int | None) -> int:
+    """How many of what was measured one offer holds: its accelerators, or of a CPU node its threads / those of the measured machine."""
+    if offer.vcpus is not None and threads and _is_cpu(device, offer):
+        return max(1, offer.vcpus // threads)
+    return max(1, offer.devices)
+
+
+def _is_cpu(device: str, offer: Offer) -> bool:
+    known = device_id(device) or offer.device
+    return not any(maker in known.lower() for maker in ("nvidia", "amd-mi", "gaudi", "arc"))
+
+
+def power_w(row: Row) -> float | None:
+    """Measured power of the whole node in the window; None where only a part of it was measured, or nothing."""
+    energy, window = row.get("energy_j"), row.get("window_s")
+    return energy / window if energy is not None and window and row.get("energy_scope") in ("host", "wall") else None
+
+
+def _prefill_share(fitted: steps.Law | None, isl: float | None, osl: float | None) -> float | None:
+    """Share of a request's engine time that reads its prompt, where the fitted steps are known well enough to say so."""
+    if fitted is None or not isl or not osl or fitted.error is None or fitted.error > SPLIT_ERROR or not fitted.prefill_s:
+        return None
+    running = max(1.0, fitted.highest_running)
+    decode = osl * (fitted.base_s + fitted.running_s * running) / running
+    return fitted.prefill_s * isl / (fitted.prefill_s * isl + decode)
+
+
+def _lengths(requests: Sequence[RequestRecord]) -> list[tuple[int, int]]:
+    """Input and output lengths of answered requests, in the order they were sent; at most what a replay takes."""
+    ordered = sorted((r for r in requests if answered(r) and r.in_window), key=lambda r: r.request_id)
+    return [(r.prompt_tokens or 1, r.output_tokens or 1) for r in ordered][: sizing.REQUESTS]
+
+
+def _e2e(rows: Sequence[Row], requests: Mapping[str, Sequence[RequestRecord]]) -> float | None:
+    """Mean time of an answer at the lowest measured load, s: what a user waits before the next pause."""
+    row = min(rows, key=lambda row: (row["load_kind"], row["load"]))
+    times = [r.e2e_sched_s for r in requests.get(row["run_id"], ()) if r.in_window and r.e2e_sched_s is not None]
+    return sum(times) / len(times) if times else None
+
+
+def _energy(rows: Sequence[Row]) -> str:
+    """kWh per 1,000 requests where energy was measured, with its scope; else the reason."""
+    known = [row for row in rows if row.get("energy_j") is not None and row.get("request_rate") and row.get("window_s")]
+    if not known:
+        return next((str(row["energy_reason"]) for row in rows if row.get("energy_reason")), "no energy in the store")
+    per = [row["energy_j"] / (row["request_rate"] * row["window_s"]) / 3.6e6 * 1e3 for row in known]
+    return f"{min(per):.3g} to {max(per):.3g} kWh per 1,000 requests ({known[0]['energy_scope']})"
+
+
+def _comparable(candidates: Sequence[Candidate]) -> list[str]:
+    by_backend: dict[str, set[str]] = {}
+    for c in candidates:
+        by_backend.setdefault(c.name, set()).add(c.workload)
+    notes = []
+    names = list(by_backend)
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            if not by_backend[a] & by_backend[b]:
+                workloads = f"{', '.join(sorted(by_backend[a]))} against {', '.join(sorted(by_backend[b]))}"
+                notes.append(f"no common workload of {a} and {b} ({workloads}): they are not compared; measure both under one")
+    return notes
+
+
+def probe_words(limit: Limit) -> str:
+    """`FITS 1, 2; UNDECIDED 4; FAILS 8`."""
+    parts: dict[str, list[Probe]] = {}
+    for probe in limit.probes:
+        parts.setdefault(probe.result, []).append(probe)
+    return "; ".join(f"{result} {', '.join(f'{p.load:g}' for p in probes)}" for result, probes in parts.items())

@@ -1,0 +1,153 @@
+"""How long one step of a continuous-batching engine takes, fitted to measured requests.
+
+Model: a step that makes one token for each of R running sequences, and reads P prompt tokens of newcomers, takes
+`base_s + running_s · R + prefill_s · P` (the linear form of the cost model in Orca, OSDI'22, and Vidur, MLSys'24, without their attention
+term: contexts of one workload are alike, so its mean is in `running_s`). A newcomer's first token leaves at the end of its step, after
+`overhead_s` more that no step explains.
+
+Each answer gives one equation over its decoding time: (last - first token) / steps = base + running · (mean R over it) + prefill · (prompt
+tokens of the requests that began meanwhile / steps). Requests that were alone give the equation of the first token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from profiler.records import RequestRecord
+from profiler.units import NS_PER_S
+
+Floats = npt.NDArray[np.float64]
+SLOTS = 256  # sequences that may run at once where the backend does not say: vLLM's default max_num_seqs (vllm 0.6 and later)
+SHORTEST = 4  # output tokens: shorter answers say nothing of a step
+FEWEST = 20  # answers behind a fit
+
+
+@dataclass(frozen=True)
+class Law:
+    """`error`: relative, of the mean decoding time per token of each run, when the law is fitted to the other runs (the largest).
+
+    `highest_running`: mean sequences running in the busiest run; above it the law is extrapolated.
+    """
+
+    base_s: float
+    running_s: float
+    prefill_s: float
+    overhead_s: float
+    slots: int
+    error: float | None
+    runs: int
+    highest_running: float
+
+    def step_s(self, running: int, prefill_tokens: int = 0) -> float:
+        return self.base_s + self.running_s * running + self.prefill_s * prefill_tokens
+
+    def slower(self, factor: float) -> Law:
+        """Every step and the overhead `factor` times as long."""
+        return replace(
+            self,
+            base_s=self.base_s * factor,
+            running_s=self.running_s * factor,
+            prefill_s=self.prefill_s * factor,
+            overhead_s=self.overhead_s * factor,
+        )
+
+    def throughput(self, isl: float, osl: float) -> float:
+        """Requests/s of one replica whose slots are always full: the limit of its queue, whatever the target."""
+        per_request_s = self.step_s(self.slots) * osl / self.slots + self.prefill_s * isl
+        return 1 / per_request_s
+
+
+@dataclass(frozen=True)
+class Equations:
+    """One run: `left` @ (base, running, prefill) = `right`, of its decoding; `alone`: (prompt tokens, TTFT s) of requests met by no other."""
+
+    left: Floats
+    right: Floats
+    alone: tuple[tuple[int, float], ...]
+    mean_running: float
+
+
+def equations(requests: Sequence[RequestRecord]) -> Equations | None:
+    """What a run's answers say of a step; None when it has fewer than FEWEST answers that are long enough."""
+    whole = [r for r in requests if r.first_token_ns is not None and r.last_token_ns is not None and r.sent_ns is not None]
+    long = [r for r in whole if (r.output_tokens or 0) >= SHORTEST and r.error_kind is None and r.last_token_ns != r.first_token_ns]
+    if len(long) < FEWEST:
+        return None
+    origin = min(r.sent_ns or 0 for r in whole)
+    sent, first, last = (_seconds(whole, name, origin) for name in ("sent_ns", "first_token_ns", "last_token_ns"))
+    prompt = np.array([r.prompt_tokens or 0 for r in whole], dtype=np.float64)
+    left, right = [], []
+    for r in long:
+        a, b = (((r.first_token_ns or 0) - origin) / NS_PER_S, ((r.last_token_ns or 0) - origin) / NS_PER_S)
+        steps = (r.output_tokens or 0) - 1
+        running = float(np.clip(np.minimum(last, b) - np.maximum(first, a), 0, None).sum()) / (b - a)
+        began = float(prompt[(first > a) & (first <= b)].sum())
+        left.append((1.0, running, began / steps))
+        right.append((b - a) / steps)
+    alone = []
+    for i, r in enumerate(whole):
+        others = (sent < first[i]) & (last > sent[i])
+        if int(others.sum()) == 1 and r.prompt_tokens and r.error_kind is None:
+            alone.append((r.prompt_tokens, float(first[i] - sent[i])))
+    return Equations(np.array(left), np.array(right), tuple(alone), float(np.mean([row[1] for row in left])))
+
+
+def fit(runs: Sequence[Equations], slots: int = SLOTS) -> Law | None:
+    """The law by least squares of relative errors, no coefficient below 0; None without a run. Each run weighs the same."""
+    if not runs:
+        return None
+    base, running, prefill = _solve(runs)
+    alone = [pair for run in runs for pair in run.alone]
+    overhead = float(np.median([t - base - running - prefill * isl for isl, t in alone])) if alone else 0.0
+    law = Law(base, running, prefill, max(0.0, overhead), slots, None, len(runs), max(run.mean_running for run in runs))
+    return replace(law, error=_left_out(runs))
+
+
+def _solve(runs: Sequence[Equations]) -> tuple[float, float, float]:
+    lefts, rights = [], []
+    for run in runs:
+        weight = 1 / (run.right * np.sqrt(len(run.right)))
+        lefts.append(run.left * weight[:, None])
+        rights.append(run.right * weight)
+        if run.alone:
+            tokens = np.array([(1.0, 1.0, float(isl)) for isl, _ in run.alone])
+            ttft = np.array([t for _, t in run.alone])
+            own = 1 / (ttft * np.sqrt(len(ttft)))
+            lefts.append(tokens * own[:, None])
+            rights.append(ttft * own)
+    left, right = np.vstack(lefts), np.concatenate(rights)
+    kept = [0, 1, 2]
+    while kept:  # the coefficients are times: what comes out below zero is not told apart from zero
+        solved = np.linalg.lstsq(left[:, kept], right, rcond=None)[0]
+        negative = [column for column, value in zip(kept, solved, strict=True) if value < 0]
+        if not negative:
+            break
+        kept = [column for column in kept if column not in negative]
+    full = dict(zip(kept, (float(x) for x in solved), strict=True)) if kept else {}
+    return full.get(0, 0.0), full.get(1, 0.0), full.get(2, 0.0)
+
+
+def _left_out(runs: Sequence[Equations]) -> float | None:
+    """Largest relative error of a run's mean step when it is predicted from the others; None with fewer than three."""
+    if len(runs) < 3:
+        return None
+    errors = []
+    for k, run in enumerate(runs):
+        solved = np.array(_solve([other for j, other in enumerate(runs) if j != k]))
+        errors.append(abs(float((run.left @ solved).mean()) / float(run.right.mean()) - 1))
+    return max(errors)
+
+
+def slots_of(options: Mapping[str, Any]) -> int:
+    """Sequences that may run at once, as the backend's options say it; SLOTS where they do not."""
+    value = options.get("max_num_seqs")
+    return value if isinstance(value, int) and value > 0 else SLOTS
+
+
+def _seconds(requests: Sequence[RequestRecord], name: str, origin: int) -> Floats:
+    return np.array([(getattr(r, name) - origin) / NS_PER_S for r in requests], dtype=np.float64)

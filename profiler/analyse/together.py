@@ -1,0 +1,147 @@
+"""One verdict from the runs of one cell: over engine starts, because a start counts as one and starts differ more than requests do.
+
+FITS when each constraint's upper bound (profiler.analyse.starts) is at most what it allows and the backlog does not grow, FAILS when a lower
+bound is above it. One start only screens: its own verdict is repeated and called that. Three or more decide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from profiler.analyse.percentiles import ALPHA
+from profiler.analyse.starts import DECIDING, StartShare, share_bounds, spent, starts_needed
+from profiler.records import Result
+
+
+@dataclass(frozen=True)
+class TogetherConstraint:
+    """One constraint over all starts. Shares are of requests; `independent` is what the n requests are worth."""
+
+    text: str
+    result: Result
+    allowed_share: float
+    miss_share: float  # mean of the starts' shares
+    miss_lo: float
+    miss_hi: float
+    n: int
+    independent: float
+    shares: tuple[float, ...]  # of each start
+    starts_needed: int | None = None  # in all, if further ones are like those seen; None when decided or out of reach
+
+
+@dataclass(frozen=True)
+class Together:
+    """`starts` counted with at least one sound run, `set_aside` runs that count for nothing."""
+
+    result: Result
+    reason: str
+    starts: int
+    runs: int
+    set_aside: int
+    screening: bool
+    constraints: tuple[TogetherConstraint, ...] = ()
+
+
+def judge_together(documents: Iterable[Mapping[str, Any]], *, sequential: bool = False, alpha: float = ALPHA) -> Together:
+    """The verdict of one cell. `documents` are run.json of its runs; `sequential`: starts are added until it is decided, so that
+    each look spends its part of the error `alpha` (starts.SPENDING).
+
+    Failed and invalid runs count for nothing, nor do runs that are suspect for what ran beside them. Runs that are suspect only because they
+    did not settle do count: to leave out the starts whose queue grew would leave the good ones.
+    """
+    by_start: dict[str, list[Mapping[str, Any]]] = {}
+    aside = 0
+    for document in documents:
+        if counts(document):
+            by_start.setdefault(str(document["run"]["start_id"]), []).append(document)
+        else:
+            aside += 1
+    runs = sum(map(len, by_start.values()))
+    if not by_start:
+        return Together("UNDECIDED", "no sound run", 0, 0, aside, screening=True)
+    if len(by_start) == 1:
+        return _screened(next(iter(by_start.values())), aside)
+    verdicts = [[document["verdicts"][0] for document in found] for found in by_start.values()]
+    texts = [constraint["text"] for constraint in verdicts[0][0]["constraints"]]
+    confidence = 1 - alpha
+    alpha *= spent(len(by_start)) if sequential else 1.0
+    constraints = tuple(_constraint(verdicts, number, len(texts), alpha) for number in range(len(texts)))
+    growing = _backlog_grows([verdict for found in verdicts for verdict in found], alpha)
+    result, reason = _overall(constraints, len(by_start), growing, confidence)
+    return Together(result, reason, len(by_start), runs, aside, len(by_start) < DECIDING, constraints)
+
+
+def counts(document: Mapping[str, Any]) -> bool:
+    """Whether a run says something about its cell's long-run attainment."""
+    run = document["run"]
+    if run["status"] != "done" or run["validity"] == "invalid" or not document.get("verdicts"):
+        return False
+    unsettled = run.get("stability") in ("unsteady", "unstable") and len(run.get("validity_reasons") or ()) <= 1
+    return run["validity"] == "valid" or unsettled
+
+
+def _screened(documents: Sequence[Mapping[str, Any]], aside: int) -> Together:
+    results = {str(document["run"]["qos_result"]) for document in documents}
+    alone = results.pop() if len(results) == 1 else "UNDECIDED"
+    result: Result = "FITS" if alone == "FITS" else "FAILS" if alone == "FAILS" else "UNDECIDED"
+    reason = f"one engine start only screens: {DECIDING - 1} more decide (--repeats {DECIDING})"
+    return Together(result, reason, 1, len(documents), aside, screening=True)
+
+
+def _constraint(verdicts: Sequence[Sequence[Mapping[str, Any]]], number: int, of: int, alpha: float) -> TogetherConstraint:
+    each = [[verdict["constraints"][number] for verdict in found] for found in verdicts]
+    starts = [
+        StartShare(sum(c["misses"] for c in found), sum(c["n"] for c in found), sum(float(c.get("independent") or c["n"]) for c in found))
+        for found in each
+    ]
+    allowed = float(each[0][0]["allowed_share"])
+    lower, upper = share_bounds(starts, alpha / of, alpha)
+    result: Result = "UNDECIDED"
+    if len(starts) >= DECIDING:
+        result = "FITS" if upper <= allowed else "FAILS" if lower > allowed else "UNDECIDED"
+    shares = tuple(start.misses / start.n for start in starts)
+    needed = starts_needed(starts, allowed, alpha / of, alpha) if result == "UNDECIDED" else None
+    if needed is not None:
+        needed = max(needed, DECIDING)
+    n, worth = sum(start.n for start in starts), sum(start.independent for start in starts)
+    return TogetherConstraint(each[0][0]["text"], result, allowed, fmean(shares), lower, upper, n, worth, shares, needed)
+
+
+def _backlog_grows(verdicts: Sequence[Mapping[str, Any]], alpha: float) -> bool:
+    """Whether the mean growth over the runs is above zero: one-sided t test at the level of a FITS."""
+    growth = [float(verdict["backlog"]["growth"]) for verdict in verdicts if verdict.get("backlog")]
+    if len(growth) < 2:
+        return False
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(growth) - 1, 1 - alpha)) * stdev(growth) / math.sqrt(len(growth))
+    return fmean(growth) - half > 0
+
+
+def _overall(constraints: Sequence[TogetherConstraint], starts: int, growing: bool, confidence: float) -> tuple[Result, str]:
+    failing = [c for c in constraints if c.result == "FAILS"]
+    if failing:
+        return "FAILS", "; ".join(
+            f"{c.text}: {c.miss_share:.1%} miss where {c.allowed_share:.3g} may (proven above {c.miss_lo:.1%})" for c in failing
+        ) + f", over {starts} engine starts"
+    open_ = [c for c in constraints if c.result == "UNDECIDED"]
+    if open_:
+        return "UNDECIDED", "; ".join(_open(c, starts) for c in open_)
+    if growing:
+        return "UNDECIDED", f"limits are kept, but over {starts} starts the backlog grows: a longer run decides"
+    worst = max(c.miss_hi / c.allowed_share for c in constraints)
+    return (
+        "FITS",
+        f"every limit is kept over {starts} engine starts with {confidence:.0%} confidence (at most {worst:.0%} of the misses allowed)",
+    )
+
+
+def _open(c: TogetherConstraint, starts: int) -> str:
+    seen = f"{c.text}: {c.miss_share:.1%} miss where {c.allowed_share:.3g} may ({c.miss_lo:.1%} to {c.miss_hi:.1%})"
+    if c.starts_needed is None:
+        return f"{seen}: too close to the limit for any affordable number of starts"
+    return f"{seen}: about {max(1, c.starts_needed - starts)} more starts like these decide"

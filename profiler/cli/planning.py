@@ -1,0 +1,107 @@
+"""What `profile fit`, `plan` and `cost` share: their options, the question, and how an answer is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from profiler.analyse.demand import Demand, Plan
+    from profiler.analyse.fit import Answer
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+PIPED_WIDTH = 160  # of tables in a file or a CI log, where there is no terminal to ask
+
+_OPTIONS = (
+    click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder."),
+    click.option("--workload", default=None, help="Only this workload.  [default: each one]"),
+    click.option("--prices", type=click.Path(path_type=Path), default=None, help="TOML with your own offers and hosted prices."),
+    click.option("--offer", "offers", multiple=True, help='An offer in one line: "DEVICE=0.096 USD/h 2026-11-24". May be repeated.'),
+    click.option("--currency", default=None, help="Three capitals; rows in another one are left out.  [default: of your offers, or USD]"),
+    click.option("--api", default=None, help="Hosted model to break even with: MODEL@PROVIDER.  [default: the cheapest of the same name]"),
+    click.option("--out", type=click.Path(path_type=Path), default=None, help="Also write the HTML report, with this answer in it."),
+    click.option("--json", "as_json", is_flag=True, help="Machine-readable output."),
+)
+
+
+def options(command: Command) -> Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def fleet_options(command: Command) -> Command:
+    """How a demand is to be served, where no demand.toml says it."""
+    for option in reversed(
+        (
+            click.option(
+                "--routing",
+                type=click.Choice(["round-robin", "random", "least-outstanding"]),
+                default="round-robin",
+                show_default=True,
+                help="How a router spreads requests over the replicas.",
+            ),
+            click.option("--spares", type=click.IntRange(min=0), default=0, show_default=True, help="Replicas beyond those needed (N+k)."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def ask(
+    results: Path,
+    qos: str,
+    plan: Plan | None,
+    demand: Demand | None,
+    routing: Any = "round-robin",
+    spares: int = 0,
+    workload: str | None = None,
+    prices: Path | None = None,
+    offers: tuple[str, ...] = (),
+    currency: str | None = None,
+    api: str | None = None,
+) -> Answer:
+    """Validate everything, then answer from the store. Raises ProfilerError."""
+    from profiler.analyse import fit
+    from profiler.analyse.offers import load
+    from profiler.analyse.qos import parse
+    from profiler.errors import StoreError
+    from profiler.store.store import Store
+
+    target, known = parse(qos), load(prices, offers, currency)
+    if not results.exists():
+        raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
+    if plan is not None:
+        demand, routing, spares = plan.demand, plan.routing, plan.spares
+    question = fit.Question(target, known, demand, workload, routing, spares, plan.autoscale if plan is not None else False, api)
+    store = Store(results)
+    answer = fit.answer(store, question)
+    for warning in store.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return answer
+
+
+def show(answer: Answer, render: Callable[[Answer], list[Any]], as_json: bool, out: Path | None, results: Path) -> None:
+    from profiler.report import money
+
+    if as_json:
+        click.echo(json.dumps(money.plain(answer), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=PIPED_WIDTH)
+        for part in render(answer):
+            console.print(part)
+    if out is not None:
+        from profiler.report import html
+        from profiler.report.selection import select
+        from profiler.store.store import Store
+
+        written = html.write(select(Store(results)), out, answer)
+        click.echo(str(written), err=as_json)
