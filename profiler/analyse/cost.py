@@ -136,7 +136,7 @@ def cost(
         notes.append(f"{k} replicas in one offer: predicted until they were measured beside one another")
         provenance = "predicted"
     demanded = points[0]
-    split = (None, None)
+    split: tuple[float | None, float | None] = (None, None)
     if prefill_share is not None and isl_osl is not None:
         split = split_by_direction(demanded.per_1k_requests / 1000, prefill_share, *isl_osl)
     return Cost(
@@ -156,7 +156,7 @@ def saturation_of(points: Sequence[tuple[float, float]]) -> Saturation | None:
     """From (users, requests/s) of a closed-loop ladder. A plateau: half as many users or fewer give 95 % of the highest rate."""
     if not points:
         return None
-    users, best = max(points, key=lambda p: p[1])
+    best = max(rate for _, rate in points)
     flat = [(u, r) for u, r in points if r >= 0.95 * best]
     fewest, most = min(flat)[0], max(flat)[0]
     if most >= 2 * fewest:
