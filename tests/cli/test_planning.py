@@ -11,6 +11,7 @@ import pytest
 import queues
 import synthetic
 
+from profiler.analyse.latency import summarise
 from profiler.cli import main as program
 from profiler.store.store import Store
 
@@ -55,7 +56,8 @@ def keep(store: Store, kind: str, load: float, backend: str = "null", **columns:
         "energy_reason": "power is not sampled by this version",
         "arrivals": "poisson" if rate else "closed",
     }
-    store.keep(synthetic.document(**run | columns), requests)
+    measured = summarise(requests, synthetic.drive(window_open_ns=0, window_close_ns=60 * NS), None)
+    store.keep(synthetic.document(**measured | run | columns, profiler_version="0.1.0"), requests)
 
 
 @pytest.fixture(scope="module")
