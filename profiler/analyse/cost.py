@@ -67,6 +67,11 @@ class Cost:
     output_per_1m: float | None
     notes: tuple[str, ...]
 
+    @property
+    def offers_words(self) -> str:
+        """Whole offers, or their mean over the day where replicas come and go."""
+        return f"{self.offers:g}" if float(self.offers).is_integer() else f"{self.offers:.1f} on average"
+
     def at(self, name: str) -> Point | None:
         return next((point for point in self.points if point.at == name), None)
 

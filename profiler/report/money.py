@@ -167,7 +167,7 @@ def _costs(own: Sequence[Candidate], every: bool = False) -> Any:
         for cost in c.costs if every else c.costs[:OFFERS_SHOWN]:
             table.add_row(
                 _escape(c.name),
-                _escape(f"{cost.offers:g} x {cost.offer.name}, {cost.offer.basis}, {cost.offer.as_of}"),
+                _escape(f"{cost.offers_words} x {cost.offer.name}, {cost.offer.basis}, {cost.offer.as_of}"),
                 f"{SIGNS[cost.points[0].relation]}{cost.points[0].per_month:,.2f}",
                 *(point_words(cost.at(name)) for name in ("demand", "limit", "saturation")),
                 qos_price_words(cost),
