@@ -67,6 +67,11 @@ class Cost:
     output_per_1m: float | None
     notes: tuple[str, ...]
 
+    @property
+    def offers_words(self) -> str:
+        """Whole offers, or their mean over the day where replicas come and go."""
+        return f"{self.offers:g}" if float(self.offers).is_integer() else f"{self.offers:.1f} on average"
+
     def at(self, name: str) -> Point | None:
         return next((point for point in self.points if point.at == name), None)
 
@@ -136,7 +141,7 @@ def cost(
         notes.append(f"{k} replicas in one offer: predicted until they were measured beside one another")
         provenance = "predicted"
     demanded = points[0]
-    split = (None, None)
+    split: tuple[float | None, float | None] = (None, None)
     if prefill_share is not None and isl_osl is not None:
         split = split_by_direction(demanded.per_1k_requests / 1000, prefill_share, *isl_osl)
     return Cost(
@@ -156,7 +161,7 @@ def saturation_of(points: Sequence[tuple[float, float]]) -> Saturation | None:
     """From (users, requests/s) of a closed-loop ladder. A plateau: half as many users or fewer give 95 % of the highest rate."""
     if not points:
         return None
-    users, best = max(points, key=lambda p: p[1])
+    best = max(rate for _, rate in points)
     flat = [(u, r) for u, r in points if r >= 0.95 * best]
     fewest, most = min(flat)[0], max(flat)[0]
     if most >= 2 * fewest:

@@ -55,7 +55,7 @@ def key_of(row: Row) -> Key:
 
 
 def usable(row: Row) -> bool:
-    return row["status"] == "done" and row["validity"] != "invalid"
+    return bool(row["status"] == "done" and row["validity"] != "invalid")
 
 
 def limits(rows: Sequence[Row], target: QosTarget, requests: Mapping[str, Sequence[RequestRecord]]) -> dict[Key, dict[LoadKind, Limit]]:

@@ -67,7 +67,7 @@ class Replica:
                 self._end()
 
     def _join(self) -> None:
-        newcomers = []
+        newcomers: list[int] = []
         while self.waiting and len(self.running) + len(newcomers) < self.law.slots:
             newcomers.append(self.waiting.popleft())
         prompt = sum(self.lengths[k][0] for k in newcomers)

@@ -70,7 +70,7 @@ def _sentence(answer: Answer, workload: str, own: Sequence[Candidate], by_class:
         point, currency = money.points[0], money.offer.currency
         count = f"{best.capacity.replicas} replica{'s' if best.capacity.replicas != 1 else ''} in " if best.capacity else ""
         return (
-            f"Cheapest that keeps {qos} at {asked}: {best.name} on {best.row['device']}, {count}{money.offers:g} x {money.offer.name} "
+            f"Cheapest that keeps {qos} at {asked}: {best.name} on {best.row['device']}, {count}{money.offers_words} x {money.offer.name} "
             f"({money.offer.basis}): {point.per_month:,.2f} {currency} a month, {point.per_1k_requests:.3g} {currency} per 1,000 requests ({name})."
         )
     sized = [c for c in own if c.capacity is not None]

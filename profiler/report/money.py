@@ -67,7 +67,7 @@ def plain(answer: Answer) -> dict[str, Any]:
 
 
 def _plain_candidate(c: Candidate) -> dict[str, Any]:
-    return finite(
+    made: dict[str, Any] = finite(
         {
             **_id(c),
             "provenance_class": c.provenance,
@@ -92,6 +92,7 @@ def _plain_candidate(c: Candidate) -> dict[str, Any]:
             "missing": list(c.missing),
         }
     )
+    return made
 
 
 def finite(value: Any) -> Any:
@@ -123,7 +124,7 @@ def _limits(answer: Answer, workload: str, own: Sequence[Candidate]) -> Any:
         size = c.capacity
         table.add_row(
             _escape(c.name),
-            *(_escape(probe_words(c.limits[kind]) or "not measured") for kind in ("rate", "concurrency")),  # type: ignore[index]
+            *(_escape(probe_words(c.limits[kind]) or "not measured") for kind in ("rate", "concurrency")),
             span_words(c),
             replicas_words(c),
             f"{size.idle_share:.0%}" if size else NONE,
@@ -166,7 +167,7 @@ def _costs(own: Sequence[Candidate], every: bool = False) -> Any:
         for cost in c.costs if every else c.costs[:OFFERS_SHOWN]:
             table.add_row(
                 _escape(c.name),
-                _escape(f"{cost.offers:g} x {cost.offer.name}, {cost.offer.basis}, {cost.offer.as_of}"),
+                _escape(f"{cost.offers_words} x {cost.offer.name}, {cost.offer.basis}, {cost.offer.as_of}"),
                 f"{SIGNS[cost.points[0].relation]}{cost.points[0].per_month:,.2f}",
                 *(point_words(cost.at(name)) for name in ("demand", "limit", "saturation")),
                 qos_price_words(cost),

@@ -36,7 +36,7 @@ def _attainment(own: Sequence[Candidate], workload: str, number: int) -> Figure 
     for k, c in enumerate(own):
         colour = PALETTE[k % len(PALETTE)]
         for kind, symbol in (("rate", "diamond"), ("concurrency", "circle")):
-            points = [_worst(v) + (p.load,) for p in c.limits[kind].probes for v in p.verdicts.values()]  # type: ignore[index]
+            points = [(*_worst(v), p.load) for p in c.limits[kind].probes for v in p.verdicts.values()]  # type: ignore[index]
             if points:
                 plot.add_trace(
                     go.Scatter(

@@ -1,0 +1,158 @@
+"""`profile fit`, `plan` and `cost` on a store as a sweep leaves it: the answer, its JSON, its page, and bad input in one line each."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import queues
+import synthetic
+
+from profiler.analyse.latency import summarise
+from profiler.cli import main as program
+from profiler.store.store import Store
+
+NS = 10**9
+QOS = "ttft_p95<=1s, tpot_p95<=100ms"
+OFFER = "Testium 9000=0.1 USD/h 2026-11-24"
+
+
+def keep(store: Store, kind: str, load: float, backend: str = "null", **columns: Any) -> None:
+    users, rate = (int(load), 0.0) if kind == "concurrency" else (0, load)
+    found = queues.batching_server(60.0, random.Random(load).randrange(99), rate=rate, users=users)
+    whole = [r for r in found if r.done_ns is not None]
+    requests = []
+    for k, r in enumerate(whole):
+        first, last = (r.sent_ns + r.arrival_offsets_us[i] * 1000 for i in (0, -1))  # type: ignore[operator]
+        ttft, e2e = (first - r.intended_ns) / NS, (last - r.intended_ns) / NS
+        tpot = (last - first) / NS / (len(r.arrival_offsets_us) - 1)
+        values = {
+            "request_id": f"r{k:05d}",
+            "intended_ns": r.intended_ns,
+            "sent_ns": r.sent_ns,
+            "first_token_ns": first,
+            "last_token_ns": last,
+        }
+        values |= {
+            "done_ns": last,
+            "ttft_s": ttft,
+            "ttft_sched_s": ttft,
+            "tpot_s": tpot,
+            "e2e_s": e2e,
+            "e2e_sched_s": e2e,
+            "max_icl_s": tpot * 2,
+        }
+        values |= {"prompt_tokens": 10, "output_tokens": 32, "asked_output_tokens": 32, "arrival_offsets_us": r.arrival_offsets_us}
+        requests.append(synthetic.record(k, **values | {"arrival_tokens": r.arrival_tokens, "text": None}))
+    run = {"sweep_id": "feed", "cell_id": f"{backend}{kind}{load}", "backend": backend, "engine": "null", "model": "m", "variant": "bf16"}
+    run |= {"device": "Testium 9000", "workload": "w", "load_kind": kind, "load": load, "provenance_class": "measured", "start_id": "s1"}
+    run |= {"request_rate": len(whole) / 60, "window_s": 60.0, "window_open_ns": 0, "window_close_ns": 60 * NS, "ready_s": 2.0}
+    run |= {
+        "isl_mean": 10.0,
+        "osl_mean": 32.0,
+        "energy_reason": "power is not sampled by this version",
+        "arrivals": "poisson" if rate else "closed",
+    }
+    measured = summarise(requests, synthetic.drive(window_open_ns=0, window_close_ns=60 * NS), None)
+    store.keep(synthetic.document(**measured | run | columns, profiler_version="0.1.0"), requests)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("planning")
+    store = Store(path)
+    for load in (1, 4, 16):
+        keep(store, "concurrency", load)
+    keep(store, "rate", 4.0)
+    keep(store, "concurrency", 2, "undeclared", device=None)
+    keep(store, "concurrency", 2, "elsewhere", workload="other")
+    return path
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        program.main(list(words))
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+def test_fit_says_verdicts_replicas_costs_and_what_is_missing(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "fit", "--results", str(results), "--qos", QOS, "--demand", "12rps", "--offer", OFFER, "--workload", "w")
+    assert code == 0
+    for text in (
+        "FITS 4",
+        "replica",
+        "at λ*",
+        "at saturation",
+        "idle =",
+        "Cheapest that keeps",
+        "missing, ",
+        "nobody declared",
+        "measured",
+    ):
+        assert text in out, text
+
+
+def test_json_is_strict_and_the_demand_costs_what_its_offers_cost(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(
+        capsys, "fit", "--results", str(results), "--qos", QOS, "--demand", "12rps", "--offer", OFFER, "--workload", "w", "--json"
+    )
+    answer = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+    row = next(c for c in answer["candidates"] if c["backend"] == "null")
+    assert code == 0 and row["capacity"]["replicas"] >= 3 and row["limit"]["lower"] == 4.0
+    assert row["costs"][0]["points"][0]["per_month"] == pytest.approx(row["costs"][0]["offers"] * 73.0)
+    undeclared = next(c for c in answer["candidates"] if c["backend"] == "undeclared")
+    assert undeclared["costs"] == [] and undeclared["provenance_class"] == "predicted"
+
+
+def test_without_a_price_it_is_not_costed_and_says_what_to_give(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "fit", "--results", str(results), "--qos", QOS, "--demand", "1rps")
+    assert 'no price for Testium 9000; give --offer "Testium 9000=PRICE USD/h DATE"' in out.replace("\n", " ")
+    assert "no common workload of" in out
+
+
+def test_plan_reads_a_daily_shape_and_cost_shows_the_money(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "demand.toml"
+    daily = ", ".join(["0.5"] * 12 + ["1.5"] * 12)
+    file.write_text(f'[demand]\nrate = 6.0\nqos = "{QOS}"\ndaily = [{daily}]\nworkload = "w"\n[fleet]\nspares = 1\nautoscale = true\n')
+    page = tmp_path / "report.html"
+    code, out, _ = run(capsys, "plan", str(file), "--results", str(results), "--offer", OFFER, "--out", str(page))
+    assert code == 0 and "on average" in out and "+ 1 spare" in out
+    assert "Capacity and cost" in page.read_text() and "Attainment against load" in page.read_text()
+    code, out, _ = run(
+        capsys, "cost", "--results", str(results), "--qos", QOS, "--offer", OFFER, "--workload", "w", "--api", "llama-3.1-8b@groq"
+    )
+    assert code == 0 and "against llama-3.1-8b@groq" in out and "price_per_hour from" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["fit", "--qos", QOS, "--demand", "0rps"], "a demand of zero"),
+        (["fit", "--qos", QOS, "--demand", "1e9rps"], "beyond any fleet"),
+        (["fit", "--qos", QOS, "--demand", "fast"], "not a demand"),
+        (["fit", "--qos", QOS, "--offer", "box=1"], "no currency"),
+        (["fit", "--qos", QOS, "--offer", "box=1 USD/h"], "has no date"),
+        (["fit", "--qos", QOS, "--offer", "a=1 USD/h 2026-11", "--offer", "b=1 EUR/h 2026-11"], "mixed currencies"),
+        (["fit", "--qos", "ttft_p95<=fast"], "expected a number"),
+        (["fit", "--qos", QOS, "--workload", "nope"], "no runs of workload 'nope'"),
+        (["cost", "--qos", QOS, "--offer", OFFER, "--api", "nope"], "no hosted model called 'nope'"),
+        (["plan", "missing.toml"], "cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line(results: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
+    code, _, err = run(capsys, *words, "--results", str(results))
+    assert code in (1, 2) and says in err
+
+
+def test_only_invalid_and_only_suspect_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep(Store(tmp_path / "a"), "rate", 2.0, validity="invalid", validity_reasons=["late sends"])
+    code, _, err = run(capsys, "fit", "--results", str(tmp_path / "a"), "--qos", QOS)
+    assert code == 1 and "only failed or invalid runs (1): late sends" in err
+    keep(Store(tmp_path / "b"), "rate", 2.0, validity="suspect")
+    _, out, _ = run(capsys, "fit", "--results", str(tmp_path / "b"), "--qos", QOS)
+    assert "only suspect runs" in out and "UNDECIDED 2" in out
