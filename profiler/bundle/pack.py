@@ -81,7 +81,7 @@ def pack(content: Content, archive: Path, progress: Progress, pip_args: Sequence
             _once(parts / "wheels/core", [__version__, _source_stamp()], lambda folder: _core_wheels(folder, progress, pip_args))
             for spec in content.environments:
                 stamp = [environments.env_hash(spec), *pip_args]
-                _once(parts / "wheels" / spec.name, stamp, lambda folder, spec=spec: _wheels(spec, folder, progress, pip_args))  # type: ignore[misc]
+                _once(parts / "wheels" / spec.name, stamp, lambda folder, spec=spec: _wheels(spec, folder, progress, pip_args))
             _write(content, parts, archive, progress)
             shutil.rmtree(parts)
         parts.with_suffix(".lock").unlink(missing_ok=True)
@@ -118,7 +118,11 @@ def _core_wheels(folder: Path, progress: Progress, pip_args: Sequence[str]) -> N
 
 def _wheels(spec: EnvironmentSpec, folder: Path, progress: Progress, pip_args: Sequence[str]) -> None:
     """In the order of an installation. `pins` are resolved together with `first_pins`: an installed torch would bind them as well."""
-    steps = ((spec.first_pins, []), ((*spec.first_pins, *spec.pins), []), (spec.no_deps_pins, ["--no-deps"]))
+    steps: tuple[tuple[tuple[str, ...], list[str]], ...] = (
+        (spec.first_pins, []),
+        ((*spec.first_pins, *spec.pins), []),
+        (spec.no_deps_pins, ["--no-deps"]),
+    )
     for pins, flags in steps:
         if pins:
             _pip(spec.name, ["download", *flags, "-d", str(folder), *pip_args, *pins], progress)
