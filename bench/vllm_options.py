@@ -30,7 +30,7 @@ from profiler.spec import BackendSpec, SweepSpec, WorkloadSpec, validate_spec
 OPTIONS = ("base", "adapters", "ngram", "draft")
 ISL, OSL = 64, 64
 DRAFT_LAYERS = 10
-WINDOW_MAX_S = 30.0
+WINDOW_MAX_S = 20.0
 GUESSES = 4
 
 

@@ -156,8 +156,8 @@ def make_cell(
 def _backend_content(backend: BackendSpec) -> dict[str, Any]:
     """Without keys of the variant that came later and are not given: ids of cells from before stay what they are."""
     content = backend.model_dump(mode="json", exclude={"summary", "needs"})
-    later = ("method", "calibration", "checkpoint")
-    content["variant"] = {key: value for key, value in content["variant"].items() if key not in later or value is not None}
+    later = ("method", "calibration", "checkpoint", "reduced_range")
+    content["variant"] = {key: value for key, value in content["variant"].items() if key not in later or value}
     if backend.engine == "openai":
         content["options"] = {key: value for key, value in content["options"].items() if key not in NOT_MEASURED}
     return content

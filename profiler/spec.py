@@ -36,12 +36,15 @@ class VariantSpec(BaseModel):
     group_size: int | None = Field(default=None, gt=0)
     method: Literal["rtn", "gptq", "awq"] | None = None  # None: rounded to nearest, looks at no text
     calibration: CalibrationSpec | None = None  # for gptq and awq; None takes the defaults
+    reduced_range: bool = False  # w8a8: weights within -64..64, exact on CPUs whose int8 products saturate (docs/variants.md)
     checkpoint: str | None = None  # a ready quantized one of the same model: hub id or folder
 
     @model_validator(mode="after")
     def _one_way(self) -> VariantSpec:
         if self.checkpoint is not None and (self.weight_format != "as-is" or self.group_size or self.method or self.calibration):
             raise ValueError("a checkpoint is served as it is: leave out weight_format, group_size, method and calibration")
+        if self.reduced_range and (self.weight_format != "w8a8" or self.method not in (None, "rtn")):
+            raise ValueError("reduced_range is for w8a8 weights rounded to nearest")
         if self.calibration is not None and self.method in (None, "rtn"):
             raise ValueError("calibration belongs to method gptq or awq; rtn looks at no text")
         return self

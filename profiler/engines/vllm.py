@@ -75,6 +75,8 @@ class VllmEngine:
     needs_model = True
 
     def problems(self, backend: BackendSpec) -> list[str]:
+        from profiler.engines import vllm_variant
+
         found = []
         if sys.platform != "linux":
             found.append(f"the launcher and its guardian need Linux, this is {sys.platform}")
@@ -82,7 +84,7 @@ class VllmEngine:
             environments.installed(environment_of(backend))
         except EnvironmentError_ as error:
             found.append(error.message)
-        refused = vllm_cpu.refusal(backend.variant.weight_format, vllm_cpu.flags()) if backend.device == "cpu" else None
+        refused = vllm_cpu.refusal(vllm_variant.format_of(backend.variant), vllm_cpu.flags()) if backend.device == "cpu" else None
         return found + ([refused] if refused else [])
 
     def validate(self, backend: BackendSpec) -> None:

@@ -1,6 +1,7 @@
 """Script, run in the llmcompressor environment: a Hugging Face folder to a compressed-tensors checkpoint in one weight format.
 
     vllm_quantize.py --model DIR --out DIR --weight-format w8a8|w8a16|w4a16|fp8 --method rtn|gptq|awq [--group-size N] [--calibration FILE.json]
+                     [--reduced-range]
 
 FILE.json: {"samples": [text, ...], "tokens": most tokens of each}. Lines that start with `progress: ` are for people; the result is
 OUT/variant.json. Imports nothing from `profiler`.
@@ -68,6 +69,30 @@ def quantise(model_dir: Path, out: Path, recipe: list[Any], calibration: dict[st
     model.save_pretrained(out, save_compressed=True)
 
 
+def reduce_range(model_dir: Path, out: Path) -> None:
+    """int8 weights again, from the base, within -64..64: pairs of products of 8-bit activations then never leave 16 bits (2*255*64 < 2**15)."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    base: dict[str, Any] = {}
+    for path in sorted(model_dir.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            base |= {name: (path, name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    for path in sorted(out.glob("*.safetensors")):
+        tensors = load_file(path)
+        for name in [n for n in tensors if n.endswith(".weight_scale")]:
+            weight = name.removesuffix("_scale")
+            if weight in base:
+                with safe_open(base[weight][0], framework="pt") as file:
+                    exact = file.get_tensor(weight).float()
+            else:  # named otherwise in the base, as fused experts are
+                exact = tensors[weight].float() * tensors[name].float()
+            scale = (exact.abs().amax(dim=1, keepdim=True) / 64).clamp(min=1e-8).to(tensors[name].dtype)
+            tensors[name] = scale
+            tensors[weight] = (exact / scale.float()).round().clamp(-64, 64).to(tensors[weight].dtype)
+        save_file(tensors, path, metadata={"format": "pt"})
+
+
 def recipe_of(method: str, weight_format: str, group_size: int | None) -> list[Any]:
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
@@ -116,10 +141,14 @@ def main() -> int:
     parser.add_argument("--method", choices=tuple(METHODS), default="rtn")
     parser.add_argument("--group-size", type=int)
     parser.add_argument("--calibration", type=Path)
+    parser.add_argument("--reduced-range", action="store_true")
     options = parser.parse_args()
     calibration = json.loads(options.calibration.read_text(encoding="utf-8")) if options.calibration else None
     say(f"quantising to {options.weight_format}, {METHODS[options.method]}")
     quantise(options.model, options.out, recipe_of(options.method, options.weight_format, options.group_size), calibration)
+    if options.reduced_range:
+        say("rounding the weights to -64..64")
+        reduce_range(options.model, options.out)
     for name in VERBATIM:
         if (options.model / name).is_file():
             shutil.copyfile(options.model / name, options.out / name)
@@ -129,7 +158,8 @@ def main() -> int:
         print(f"asked for {options.weight_format} weights, but the checkpoint holds {sizes}", file=sys.stderr)  # noqa: T201
         return 1
     details = {
-        "method": f"compressed-tensors {options.weight_format}: {METHODS[options.method]}, symmetric",
+        "method": f"compressed-tensors {options.weight_format}: {METHODS[options.method]}, symmetric"
+        + (", weights in -64..64" if options.reduced_range else ""),
         "weight_format": options.weight_format,
         "group_size": options.group_size,
         **found,

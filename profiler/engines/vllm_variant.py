@@ -78,8 +78,13 @@ def prepare(model: LocalModel, spec: VariantSpec, env_hash: str, progress: Progr
         target, label(model, spec), progress, lambda part: _quantize(model, spec, part, target, progress, pip_args)
     )
     made |= {"calibration": calibration[1] if calibration else None, **origin}
-    name = spec.weight_format + ("" if method == "rtn" else f"-{method}") + (f"-g{group}" if (group := group_size_of(spec)) else "")
-    return Variant(name + from_base, target, spec.weight_format, _weights(target), env_hash, made)
+    name = format_of(spec) + ("" if method == "rtn" else f"-{method}") + (f"-g{group}" if (group := group_size_of(spec)) else "")
+    return Variant(name + from_base, target, format_of(spec), _weights(target), env_hash, made)
+
+
+def format_of(spec: VariantSpec) -> str:
+    """The weights as `vllm_cpu.refusal` knows them."""
+    return spec.weight_format + ("-reduced" if spec.reduced_range else "")
 
 
 def label(model: LocalModel, spec: VariantSpec) -> str:
@@ -95,7 +100,7 @@ def folder(model: LocalModel, spec: VariantSpec) -> Path:
     """Where the variant is kept: the model's content, the recipe, the calibration text and the environment decide."""
     calibration = calibration_of(spec)
     identity = environments.identity(environments.ENVIRONMENTS["llmcompressor"])
-    how = [spec.weight_format, group_size_of(spec), spec.method or "rtn", calibration[1] if calibration else None]
+    how = [spec.weight_format, group_size_of(spec), spec.method or "rtn", calibration[1] if calibration else None, spec.reduced_range]
     return variant_folder.folder(["vllm", model.content_hash, *how, identity, RECIPE])
 
 
@@ -118,6 +123,8 @@ def _quantize(model: LocalModel, spec: VariantSpec, part: Path, target: Path, pr
     command += ["--weight-format", spec.weight_format, "--method", spec.method or "rtn"]
     if (group_size := group_size_of(spec)) is not None:
         command += ["--group-size", str(group_size)]
+    if spec.reduced_range:
+        command.append("--reduced-range")
     calibration = calibration_of(spec)
     if calibration:
         texts = part / "calibration.json"

@@ -82,6 +82,8 @@ def test_what_is_not_made_for_vllm(variant: dict[str, Any], words: str) -> None:
         {"checkpoint": "a/b", "weight_format": "w8a8"},
         {"checkpoint": "a/b", "method": "gptq"},
         {"weight_format": "w4a16", "calibration": {"seed": 2}},
+        {"weight_format": "w4a16", "reduced_range": True},
+        {"weight_format": "w8a8", "reduced_range": True, "method": "gptq"},
         {"weight_format": "w4a16", "method": "rtn", "calibration": {"seed": 2}},
     ],
 )
@@ -177,7 +179,10 @@ def test_checkpoints_that_cannot_be_meant(tmp_path: Path) -> None:
         ("w4a16", {"avx2"}, "avx512f"),
         ("w4a16-gptq", {"avx2"}, "cpu_gemm_wna16"),
         ("w4a16", {"avx2", "avx512f"}, None),
-        ("w8a8", {"avx2"}, None),
+        ("w8a8", {"avx2"}, "reduced_range"),
+        ("w8a8", {"avx2", "avx_vnni"}, None),
+        ("w8a8", {"avx512f", "avx512_vnni"}, None),
+        ("w8a8-reduced", {"avx2"}, None),
         ("w8a16", {"avx2", "avx512f"}, "w8a8"),
         ("bf16", {"avx2"}, None),
     ],
@@ -192,7 +197,8 @@ def test_a_backend_says_so_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(vllm_cpu, "flags", lambda: frozenset({"avx2"}))
     assert any("avx512f" in problem for problem in engine.problems(backend({"weight_format": "w4a16"})))
     assert not any("avx512f" in problem for problem in engine.problems(backend({"weight_format": "w4a16"}, device="cuda")))
-    assert not any("avx512f" in problem for problem in engine.problems(backend({"weight_format": "w8a8"})))
+    assert any("saturate" in problem for problem in engine.problems(backend({"weight_format": "w8a8"})))
+    assert not any("saturate" in problem for problem in engine.problems(backend({"weight_format": "w8a8", "reduced_range": True})))
 
 
 def test_adapters_fit_their_base_only(tmp_path: Path) -> None:
