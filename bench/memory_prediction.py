@@ -18,7 +18,7 @@ from profiler.analyse.memory import forecast
 from profiler.engines import http_client, registry
 from profiler.errors import ProfilerError
 from profiler.machine.fingerprint import fingerprint
-from profiler.run.memory_use import used
+from profiler.run.memory_use import tree_bytes, used
 from profiler.spec import SweepSpec
 from profiler.units import format_size
 
@@ -49,6 +49,8 @@ def measure(ref: str, name: str, isa: tuple[str, ...]) -> dict[str, Any]:
             if status != 200:
                 raise ProfilerError(http_client.error_text(status, answer))
         seen = used(running, variant)
+        if running.pid is not None:
+            seen["worker_bytes"] = tree_bytes(running.pid, None)["largest"]
     return {"model": ref, "backend": name, **(predicted.columns() if predicted else {}), **seen}
 
 
@@ -58,7 +60,8 @@ def apart(rows: list[dict[str, Any]]) -> None:
         first = next((r for r in rows if r["backend"] == row["backend"] and r["model"] == REFERENCE), None)
         both = row.get("used_weights_other_bytes")
         if both and first is not None:
-            weights = first["predicted_weights_bytes"] + both - first["used_weights_other_bytes"]
+            # Of the worker alone: the other processes differ by their tokenizers.
+            weights = first["predicted_weights_bytes"] + row["worker_bytes"] - first["worker_bytes"]
             row["used_weights_bytes"] = weights if row is not first else None
             row["used_other_bytes"] = both - weights
 

@@ -53,7 +53,8 @@ def machine_id(facts: dict[str, Any]) -> str:
     memory = facts["memory_bytes"]
     # Name and memory only: ids of earlier records stay what they are. Settings are in difference.comparison_id.
     cards = [{name: gpu[name] for name in ("name", "memory_bytes")} for gpu in facts["gpus"]]
-    content = [*([key, facts[key]] for key in keys), ["gpus", cards]] + [["memory_gib", round(memory / 2**30) if memory else None]]
+    content = [*([key, facts[key]] for key in keys), ["gpus", cards]]
+    content.append(["memory_gib", round(memory / 2**30) if memory else None])
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -76,16 +76,17 @@ def vllm(metrics: Mapping[str, float], resident: Mapping[str, int], log: str) ->
 
 def tree_bytes(pid: int, folder: Path | None, proc: Path = PROC) -> dict[str, int]:
     """Resident bytes of all processes of `pid`'s tree and session: `anonymous`; `files` (shared libraries count once: the largest process's),
-    without `mapped`, the files of `folder`."""
-    anonymous, files, mapped = 0, 0, 0
+    without `mapped`, the files of `folder`; `largest`: `anonymous` of the process that has most."""
+    anonymous, files, mapped, largest = 0, 0, 0, 0
     for member in _members(pid, proc):
         status = _text(proc / str(member) / "status")
         sizes = {name: int(kib) * 1024 for name, kib in re.findall(r"^(RssAnon|RssFile|RssShmem):\s+(\d+) kB", status, flags=re.M)}
-        anonymous += sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
+        own = sizes.get("RssAnon", 0) + sizes.get("RssShmem", 0)
+        anonymous, largest = anonymous + own, max(largest, own)
         here = _mapped(proc / str(member), folder) if folder is not None else 0
         files = max(files, sizes.get("RssFile", 0) - here)
         mapped = max(mapped, here)
-    return {"anonymous": anonymous, "files": files, "mapped": mapped}
+    return {"anonymous": anonymous, "files": files, "mapped": mapped, "largest": largest}
 
 
 def _mapped(process: Path, folder: Path) -> int:
