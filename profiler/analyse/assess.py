@@ -200,10 +200,9 @@ def server_columns(measured: Measured) -> dict[str, Any]:
     columns: dict[str, Any] = {f"server_{name}": getattr(server, name) for name in (*names, "scrapes", "scrape_p50_s", "scraper_cpu_cores")}
     prefix = ("prefix_hit_rate", "prefix_hit_tokens", "prefix_queried_tokens", "prefix_block_tokens", "prefix_reset")
     columns |= {name: getattr(server, name) for name in prefix}
-    if server.prefix_hit_rate is None:
-        columns["prefix_hit_reason"] = _no_hits(measured.cell.backend.engine, server)
-    if all(columns[f"server_{name}"] is None for name in names):
-        columns["server_metrics_reason"] = server.reason or "the server's metrics have none of the names that are known (vLLM's)"
+    columns["prefix_hit_reason"] = _no_hits(measured.cell.backend.engine, server) if server.prefix_hit_rate is None else None
+    unknown = all(columns[f"server_{name}"] is None for name in names)
+    columns["server_metrics_reason"] = (server.reason or "the server's metrics have other names than vLLM's") if unknown else None
     if server.prefix_caching and server.prefix_block_tokens and measured.prompts.calls:
         columns["prefix_block_bound"] = reuse_of(measured.requests, measured.prompts, server.prefix_block_tokens, everything=True)
     return columns

@@ -23,6 +23,7 @@ from profiler.run.drive import DriveProgress
 from profiler.run.enough import Rule
 from profiler.run.memory_use import used
 from profiler.run.scrape import FILE, Scraper
+from profiler.spec import BackendSpec
 
 MAX_LOG_BYTES = 1 << 20  # of the engine's log, kept beside each run
 
@@ -105,7 +106,7 @@ def _one(
     folder = new_folder(cell)
     try:
         max_context = model.max_context_tokens if model else None
-        reset = _reset_prefix_cache(running)
+        reset = _reset_prefix_cache(running, cell.backend)
         scraper = Scraper(running.metrics)
         telemetry = recording(folder, running.pid, cell.sweep.telemetry_period_s, cell.sweep.meter, cell.sweep.client_cpus)
         with scraper, telemetry:
@@ -123,9 +124,11 @@ def _one(
         _keep_log(log, folder / "engine.log")
 
 
-def _reset_prefix_cache(running: RunningEngine) -> str:
+def _reset_prefix_cache(running: RunningEngine, backend: BackendSpec) -> str:
     """Empties the server's prefix cache, where it has one: what an earlier cell sent must not be known to this one. "done", or why not."""
     caches = counters.caches_prefixes(running.metrics())
+    if caches is None and "prefix_caching" in backend.options:  # OpenVINO's server does not say, but was told
+        caches = bool(backend.options["prefix_caching"])
     if caches is None:
         return "the server does not say whether it caches prefixes"
     if not caches:

@@ -111,6 +111,7 @@ def test_output_length(make_record: MakeRecord, make_drive: MakeDrive) -> None:
         ("coarse-clock", {"system": use(clock_resolution_s=0.004, clock_source="jiffies")}, "steps of 4 ms (jiffies)"),
         ("late-reads", {"drive": {"read_delay_p99_s": 0.03}}, "p99 30.0 ms after arrival, where a token comes every 20.0 ms"),
         ("prefix-hits", {"columns": {"prefix_hit_rate": 0.3}, "prefix_expected": 0.2}, "the prefix cache knew 30% of the input"),
+        ("prefix-misses", {"columns": {"prefix_hit_rate": 0.3}, "prefix_least": 0.5}, "30% of the input, the workload declares 50%"),
         ("unsteady", {"steadiness": Steadiness("unsteady", "never became steady: it went")}, "never became steady: it went"),
         ("busy-client", {"drive": {"client_cpu_s": 1.7, "client_processes": 2}}, "for each of its 2 processes"),
         ("closed-early", {"drive": {"stop_reason": "no request was answered"}}, "no request was answered"),
@@ -133,7 +134,8 @@ def test_what_the_machine_and_the_server_say(
         {"system": use(other_cpu_cores=None, engine_cpu_cores=None, throttled_s=None, reasons={"other_cpu_cores": "not ours"})},
         {"columns": {"prefix_hit_rate": 0.3}, "prefix_expected": None},
         {"columns": {"prefix_hit_rate": 0.24}, "prefix_expected": 0.2},
-        {"columns": {"prefix_hit_rate": None}, "prefix_expected": 0.0},
+        {"columns": {"prefix_hit_rate": None}, "prefix_expected": 0.0, "prefix_least": 0.5},
+        {"columns": {"prefix_hit_rate": 0.46}, "prefix_expected": 0.6, "prefix_least": 0.5},
         {"steadiness": Steadiness("unstable", "the backlog grows")},  # a sound measurement of an overload
         {"steadiness": Steadiness("not judged", "a trace")},
     ],

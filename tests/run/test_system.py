@@ -17,7 +17,7 @@ from profiler.analyse.latency import summarise
 from profiler.analyse.validity import certify
 from profiler.engines import registry
 from profiler.run.cell import measure
-from profiler.run.system import Sampler, SystemUse, clock_resolution_s, prefix_hit_rate
+from profiler.run.system import Sampler, SystemUse, clock_resolution_s
 from profiler.spec import SweepSpec, validate_spec
 
 BURN_S = 0.5
@@ -184,19 +184,6 @@ def test_a_machine_without_proc(tmp_path: Path) -> None:
     use = sampler.over(0, 10**9)
     assert use.engine_cpu_cores is use.other_cpu_cores is use.throttled_s is None
     assert "cannot be read" in use.reasons["cpu"]
-
-
-def test_prefix_cache_counters() -> None:
-    before = {'vllm:prefix_cache_queries_total{engine="0"}': 1000.0, 'vllm:prefix_cache_hits_total{engine="0"}': 900.0}
-    after = {
-        'vllm:prefix_cache_queries_total{engine="0"}': 3000.0,
-        'vllm:prefix_cache_queries_total{engine="1"}': 1000.0,
-        'vllm:prefix_cache_hits_total{engine="0"}': 1500.0,
-        'vllm:prefix_cache_hits_total{engine="1"}': 0.0,
-        "vllm:prompt_tokens_total": 5.0,
-    }
-    assert prefix_hit_rate(before, after) == pytest.approx(600 / 3000)
-    assert prefix_hit_rate({}, {}) is None and prefix_hit_rate(after, after) is None
 
 
 def test_the_clock_of_this_machine() -> None:

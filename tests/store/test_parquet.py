@@ -48,6 +48,8 @@ RECORDS = st.builds(
     **{name: maybe(NS) for name in ("sent_ns", "first_token_ns", "last_token_ns", "done_ns")},
     **{name: maybe(SECONDS) for name in ("ttft_s", "ttft_sched_s", "tpot_s", "e2e_s", "e2e_sched_s", "max_icl_s")},
     **{name: maybe(COUNT) for name in ("prompt_tokens", "output_tokens", "asked_output_tokens", "http_status")},
+    **{f"server_{name}_s": maybe(SECONDS) for name in ("queue", "prefill", "decode", "ttft")},
+    server_cached_tokens=maybe(COUNT),
     finish_reason=maybe(TEXT),
     error_kind=maybe(KINDS),
     error=maybe(TEXT),

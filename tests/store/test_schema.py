@@ -57,7 +57,7 @@ def test_an_empty_store_has_typed_frames(tmp_path: Path) -> None:
     assert not (tmp_path / "not there yet").exists(), "reading creates nothing"
 
 
-@pytest.mark.parametrize("view", ["runs", "requests", "tokens", "telemetry"])
+@pytest.mark.parametrize("view", ["runs", "requests", "tokens", "telemetry", "engine_metrics"])
 def test_an_empty_store_has_typed_views(tmp_path: Path, view: str) -> None:
     described = Store(tmp_path).sql(f"describe {view}")
     got = dict(zip(described.column_name, described.column_type, strict=True))
