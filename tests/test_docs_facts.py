@@ -31,7 +31,7 @@ def first_cells(text: str) -> list[str]:
     return [row.split("|")[1].strip() for row in text.splitlines() if row.startswith("|") and not row.startswith("|--")]
 
 
-@pytest.mark.parametrize("engine", ["openvino", "openai", "null", "paced"])
+@pytest.mark.parametrize("engine", ["openvino", "vllm", "llamacpp", "openai", "null", "paced"])
 def test_every_option_of_an_engine_is_in_its_table(engine: str) -> None:
     known = import_module(f"profiler.engines.{engine}").KNOWN
     text = section("engines.md", engine)
@@ -42,11 +42,12 @@ def test_every_option_of_an_engine_is_in_its_table(engine: str) -> None:
     assert {cell.strip("`") for cell in first_cells(table)} - {"option"} == set(known)
 
 
-def test_defaults_of_openvino_are_those_of_the_page() -> None:
-    defaults = import_module("profiler.engines.openvino").DEFAULTS
+@pytest.mark.parametrize("engine", ["openvino", "vllm", "llamacpp"])
+def test_defaults_of_an_engine_are_those_of_the_page(engine: str) -> None:
+    defaults = import_module(f"profiler.engines.{engine}").DEFAULTS
     rows = {
         row.split("|")[1].strip(" `"): row.split("|")[3].strip()
-        for row in section("engines.md", "openvino").splitlines()
+        for row in section("engines.md", engine).splitlines()
         if row.count("|") == 5
     }
     for option, value in defaults.items():
@@ -54,7 +55,7 @@ def test_defaults_of_openvino_are_those_of_the_page() -> None:
 
 
 def test_interpreters_of_your_own_are_named_with_what_they_must_import() -> None:
-    text = section("engines.md", "openvino")
+    text = section("engines.md", "Environments")
     for spec in ENVIRONMENTS.values():
         row = next(row for row in text.splitlines() if f"`{python_variable(spec)}`" in row)
         assert all(name in row for name in spec.check_imports)

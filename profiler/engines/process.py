@@ -26,6 +26,7 @@ EXIT_PORT_IN_USE = 98  # our own servers' exit code for it (server/options.py); 
 PORT_ATTEMPTS = 5
 PORT_WORDS = ("address already in use", "port is already in use", "errno 98")
 POLL_S = 0.05
+MAX_LOG_BYTES = 1 << 20  # of a start, that are searched for a cause: it stands before what follows from it
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Launch:
     env_hash: str | None = None
     load_metric: str | None = None  # the gauge on /metrics that holds the engine's own load time, s
     load_line: str | None = None  # or a pattern of the log line that says it; group 1 is the time in s
+    cause: Callable[[str], tuple[str, str | None] | None] | None = None  # finds cause and way out in a log whose last line does not say
     timeout_s: float = 600.0  # until ready: a large model on a slow disk
 
 
@@ -61,6 +63,7 @@ class Server:
         self.device_source: Literal["observed", "declared"] | None = "observed"
         self._launch = launch
         self._guarded = guarded
+        self._log_begins = launch.log_path.stat().st_size  # what an earlier attempt wrote is not ours
         self._peak_bytes: int | None = None
 
     def alive(self) -> bool:
@@ -68,6 +71,14 @@ class Server:
 
     def log_tail(self, n: int = 20) -> str:
         return tail(self._launch.log_path, n)
+
+    def cause(self) -> tuple[str | None, str | None]:
+        """What the log gives as the cause, and what helps; None where that is not known."""
+        if self._launch.cause is None:
+            return None, None
+        with self._launch.log_path.open("rb") as file:
+            file.seek(self._log_begins)
+            return self._launch.cause(file.read(MAX_LOG_BYTES).decode(errors="replace")) or (None, None)
 
     def metrics(self) -> dict[str, float]:
         return http_client.metrics(self.endpoint)
@@ -180,8 +191,9 @@ def _wait_until_ready(server: Server, launch: Launch, began_s: float, progress: 
         if status == 200 and _generated(answer):
             return
         if status not in (404, 503):  # routes may come late
-            text = http_client.error_text(status, answer)
-            raise EngineError(f"{launch.name} cannot generate: {text}", hint=f"its log: {launch.log_path}", detail=server.log_tail())
+            reason, way_out = server.cause()
+            text = reason or http_client.error_text(status, answer)
+            raise EngineError(f"{launch.name} cannot generate: {text}", hint=_hint(way_out, launch), detail=server.log_tail())
         time.sleep(POLL_S)
 
 
@@ -211,11 +223,16 @@ def _death(server: Server, launch: Launch) -> ProfilerError:
     if code == EXIT_PORT_IN_USE or any(words in last for words in PORT_WORDS):
         return _PortTakenError(f"{launch.name}: port {server.endpoint.port} was taken by another program", detail=lines)
     how = f"killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    reason = next((line for line in reversed(lines.splitlines()) if line.strip()), "")
-    hint = f"its log: {launch.log_path}"
-    if code == -9:
-        hint = "signal 9 is often the kernel out of memory (see dmesg); " + hint
+    reason, way_out = server.cause()
+    reason = reason or next((line for line in reversed(lines.splitlines()) if line.strip()), "")
+    if code == -9 and way_out is None:
+        way_out = "signal 9 is often the kernel out of memory (see dmesg)"
+    hint = _hint(way_out, launch)
     return EngineError(f"{launch.name} {how} before it was ready{': ' + reason if reason else ''}", hint=hint, detail=lines)
+
+
+def _hint(way_out: str | None, launch: Launch) -> str:
+    return (f"{way_out}; " if way_out else "") + f"its log: {launch.log_path}"
 
 
 def new_start_id() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler import environments
-from profiler.engines import options, vllm_cpu
+from profiler.engines import options, vllm_cpu, vllm_log
 from profiler.engines.protocol import Engine, Progress, RunningEngine
 from profiler.errors import EngineError, EnvironmentError_, SpecError
 from profiler.records import LocalModel, Variant
@@ -145,6 +145,7 @@ class VllmEngine:
             variables=variables(backend),
             versions=runtime.versions,
             env_hash=runtime.env_hash,
+            cause=vllm_log.cause,
             load_line=r"Loading weights took ([0-9.]+) seconds",
             timeout_s=1800.0 if backend.device == "cuda" else 600.0,  # graphs are captured and kernels compiled on the first start
         )

@@ -87,7 +87,9 @@ def measure_start(
                 break  # it never got ready; the same start a second time would tell nothing new
     while cell is not None:
         why = failure.message if failure else f"{start.backend.name} died twice"
-        yield Outcome(cell, new_folder(cell), {}, failure=why, detail=failure.detail if failure else None)
+        folder = new_folder(cell)
+        _keep_log(log, folder / "engine.log")
+        yield Outcome(cell, folder, {}, failure=why, detail=failure.detail if failure else None)
         cell = next(source, None)
 
 

@@ -171,3 +171,25 @@ def test_a_backend_that_cannot_start_is_recorded_and_the_others_go_on(spec: Path
         by_backend.setdefault(run["backend"], set()).add(run["status"])
     assert by_backend == {"fast": {"done"}, "dead": {"failed"}}
     assert "Traceback" not in done.stderr
+
+
+def test_an_engine_that_dies_at_its_start_leaves_its_log_beside_the_failed_run(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "dead.toml").write_text(BACKEND + 'record = "/nowhere/at/all.jsonl"\n')
+    spec.write_text(spec.read_text().replace("backends = [", f'backends = ["{tmp_path / "dead.toml"}", '))
+    assert profile("sweep", spec, cwd=tmp_path).returncode == 0
+    failed = [
+        path for path in (tmp_path / "results").glob("runs/*/*/run.json") if json.loads(path.read_text())["run"]["status"] == "failed"
+    ]
+    assert len(failed) == 3
+    for path in failed:
+        error = json.loads(path.read_text())["run"]["error"]
+        assert "/nowhere/at/all.jsonl" in (path.parent / "engine.log").read_text() and "dead" in error
+
+
+def test_a_backend_that_this_machine_cannot_run_is_recorded_with_the_reason(spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "huge.toml").write_text(BACKEND + '[needs]\nmemory = "900000GiB"\n')
+    spec.write_text(spec.read_text().replace("backends = [", f'backends = ["{tmp_path / "huge.toml"}", '))
+    done = profile("sweep", spec, cwd=tmp_path)
+    assert done.returncode == 0 and "profile list backends" in done.stderr
+    errors = {str(r["error"]) for r in runs(tmp_path / "results") if r["status"] == "failed"}
+    assert len(errors) == 1 and "it needs 900000GiB of memory, there are" in errors.pop()

@@ -74,7 +74,7 @@ def test_a_cpu_without_16_bit_arithmetic_computes_in_f32_and_says_so(able, asked
 
 
 def test_unknown_engine():
-    assert registry.names() == ["null", "openai", "openvino", "paced"]
+    assert registry.names() == ["llamacpp", "null", "openai", "openvino", "paced", "vllm"]
     with pytest.raises(UnknownNameError) as caught:
         registry.get("openvin")
     assert "openvino" in caught.value.hint
