@@ -48,6 +48,11 @@ class Selection:
         """All requests of the measured runs, one row each."""
         return self.store.requests({row["run_id"] for row in self.done})
 
+    @cached_property
+    def telemetry(self) -> pd.DataFrame:
+        """What the sensors said during the measured runs."""
+        return self.store.telemetry({row["run_id"] for row in self.done})
+
     def of(self, workload: str, backend: str | None = None) -> list[Row]:
         return [row for row in self.rows if row["workload"] == workload and backend in (None, row["backend"])]
 
