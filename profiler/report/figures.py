@@ -49,7 +49,7 @@ def throughput_latency(selection: Selection, workload: str, metric: str) -> Figu
             points = [row for row in own if row["load_kind"] == kind]
             if points:
                 plot.add_trace(_curve(points, backend, kind, symbol, PALETTE[number % len(PALETTE)], f"{column}_p95_s"))
-    _layout(plot, "output tokens/s", f"{name} p95, ms", y_type="log")
+    layout(plot, "output tokens/s", f"{name} p95, ms", y_type="log")
     _mark_limit(plot, selection.qos(workload), metric)
     n = sorted(row["n_requests"] for row in rows)
     caption = (
@@ -83,7 +83,7 @@ def distribution(selection: Selection, workload: str, metric: str, load: tuple[s
     if not plot.data:
         return None
     _mark_limit(plot, selection.qos(workload), metric, vertical=True)
-    _layout(plot, f"{name}, ms", "share of requests")
+    layout(plot, f"{name}, ms", "share of requests")
     plot.update_yaxes(range=[0, 1.02], tickformat=".0%")
     plot.update_xaxes(rangemode="tozero")
     counts = sorted(row["n_cohort"] for row in rows)
@@ -151,7 +151,7 @@ def _mark_limit(plot: go.Figure, qos: str | None, metric: str, vertical: bool = 
             plot.add_annotation(y=math.log10(at), x=1, xref="paper", text=text, showarrow=False, xanchor="right", yanchor="bottom")
 
 
-def _layout(plot: go.Figure, x: str, y: str, y_type: str | None = None) -> None:
+def layout(plot: go.Figure, x: str, y: str, y_type: str | None = None) -> None:
     """Grounds are transparent and colours of text and grid are the page's own, so that one figure serves light, dark and paper."""
     plot.update_layout(
         template="none",

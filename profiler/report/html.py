@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.analyse.spread import by_cell
 from profiler.errors import ReportError
-from profiler.report import figures, trust
+from profiler.report import figures, telemetry, trust
 from profiler.report.answer import answers
 from profiler.report.selection import Selection, label
 from profiler.units import format_duration
@@ -55,8 +55,8 @@ def render(selection: Selection, planned: Answer | None = None) -> str:
     page = resources.files("profiler.report") / "page"
     script, library = (page / "report.js").read_text(encoding="utf-8"), get_plotlyjs()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"duration": format_duration, "number": _number, "percent": _percent}
-    per_workload = {name: figures.all_of(selection, name) for name in selection.workloads}
+    environment.filters |= {"joules": telemetry.joules, "duration": format_duration, "number": _number, "percent": _percent}
+    per_workload = {name: figures.all_of(selection, name) | telemetry.all_of(selection, name) for name in selection.workloads}
     drawn = [figure for parts in per_workload.values() for group in parts.values() for figure in group]
     planning = _planning(planned) if planned is not None else None
     drawn += [figure for part in (planning or ()) for figure in part["figures"]]
@@ -80,7 +80,7 @@ def render(selection: Selection, planned: Answer | None = None) -> str:
         script=script,
         library=library,
         policy=_policy(library, script),
-        warnings=selection.store.warnings,
+        warnings=[*selection.store.warnings, *telemetry.warnings(selection.done)],
     )
 
 

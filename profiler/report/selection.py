@@ -54,6 +54,11 @@ class Selection:
         wanted = {row["run_id"] for row in rows}
         return judge_together(document for document in self.documents if document["run"]["run_id"] in wanted)
 
+    @cached_property
+    def telemetry(self) -> pd.DataFrame:
+        """What the sensors said during the measured runs."""
+        return self.store.telemetry({row["run_id"] for row in self.done})
+
     def of(self, workload: str, backend: str | None = None) -> list[Row]:
         return [row for row in self.rows if row["workload"] == workload and backend in (None, row["backend"])]
 

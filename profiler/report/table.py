@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.report.answer import answers
 from profiler.report.selection import Row, Selection, label
+from profiler.report.telemetry import joules
 from profiler.report.trust import machines_differ
 from profiler.units import format_duration
 
@@ -32,6 +33,12 @@ COLUMNS = (
     "request_rate",
     "goodput",
     *(f"{metric}_p{p}_s{bound}" for metric in ("ttft_sched", "tpot") for p in (50, 95) for bound in ("", "_lo", "_hi")),
+    "energy_j",
+    "energy_scope",
+    "energy_per_output_token_j",
+    "energy_per_request_j",
+    "power_mean_w",
+    "idle_power_w",
     "qos",
     "qos_result",
     "qos_reason",
@@ -70,13 +77,16 @@ def _table(selection: Selection, workload: str) -> Table:
         table.add_column(name, no_wrap=True, max_width=NAME_WIDTH)
     for name in ("tok/s", "TTFT p50 / p95", "TPOT p50 / p95", "n"):
         table.add_column(name, justify="right", no_wrap=True)
+    with_energy = any(joules(row) for row in selection.of(workload))
+    if with_energy:
+        table.add_column("J/token (scope)", justify="right", no_wrap=True)
     before = None
     for row in selection.of(workload):
         if row["backend"] != before:
             table.add_section()
             table.add_row(f"[bold]{escape(row['backend'])}[/]")
         before = row["backend"]
-        table.add_row(f"  {label(row)}", _verdict(row), *_cells(row))
+        table.add_row(f"  {label(row)}", _verdict(row), *_cells(row), *([joules(row) or NONE] if with_energy else []))
     return table
 
 

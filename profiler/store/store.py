@@ -90,6 +90,12 @@ class Store:
         heads = [head for head in self._heads() if wanted is None or head["run"]["run_id"] in wanted]
         return self._views(heads).requests()
 
+    def telemetry(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
+        """All columns of `telemetry`, of the named runs or of all."""
+        wanted = None if run_ids is None else set(run_ids)
+        heads = [head for head in self._heads() if wanted is None or head["run"]["run_id"] in wanted]
+        return self._views(heads).query("SELECT * FROM telemetry ORDER BY run_id, t_ns")
+
     def sql(self, query: str) -> pd.DataFrame:
         """One SELECT over the views runs, requests, tokens, telemetry (DuckDB). Raises StoreError, one line, on anything else."""
         return self._views(self._heads()).query(query)
