@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.analyse.cost import HOURS_PER_MONTH
 from profiler.analyse.fit import Answer, Candidate
-from profiler.report.figures import PALETTE, Figure, _layout
+from profiler.report.figures import PALETTE, Figure, layout
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -52,7 +52,7 @@ def _attainment(own: Sequence[Candidate], workload: str, number: int) -> Figure 
             )
     if not plot.data:
         return None
-    _layout(plot, "load: requests/s (diamonds) or users (circles)", "share that keeps the target")
+    layout(plot, "load: requests/s (diamonds) or users (circles)", "share that keeps the target")
     plot.update_yaxes(range=[0, 1.03], tickformat=".0%")
     caption = (
         "Share of the cohort that keeps the constraint kept least, with its bounds. Vertical lines: the lower end of λ* in requests/s, solid where "
@@ -100,7 +100,7 @@ def _against_demand(own: Sequence[Candidate], workload: str, number: int) -> Fig
     if demand is not None and demand.rate is not None and demand.rate <= top:
         plot.add_vline(x=demand.rate, line={"dash": "dot", "color": "#888"})
     currency = next(best.offer.currency for _, best in costed if best is not None)
-    _layout(plot, "demand, requests/s", f"{currency} a month")
+    layout(plot, "demand, requests/s", f"{currency} a month")
     cross = f"{len(crossings)} crossings, marked" if crossings else "no curve crosses another in this range"
     caption = f"Whole offers by the lower end of λ* (a replay may ask for more), cheapest offer of each; {cross}. Dotted: the demand that was asked."
     names = ", ".join(name for name, _ in curves)
@@ -133,7 +133,7 @@ def _idle(own: Sequence[Candidate], workload: str, number: int) -> Figure | None
         values = [getattr(best, part) for _, best in costed]
         plot.add_trace(go.Bar(x=names, y=values, name=part.replace("_", " "), marker={"color": PALETTE[k]}))
     currency = next(best.offer.currency for _, best in costed if best is not None)
-    _layout(plot, "", f"{currency} a month")
+    layout(plot, "", f"{currency} a month")
     plot.update_layout(barmode="stack")
     text = "; ".join(f"{c.name} {c.capacity.idle_share:.0%} idle" for c, _ in costed if c.capacity is not None)
     caption = "Where the month goes, of each one's cheapest offer. Idle = 1 − demand / (replicas × λ*); spares and unused devices of whole offers apart."
@@ -156,7 +156,7 @@ def _tornado(own: Sequence[Candidate], workload: str, number: int) -> Figure | N
     for b in bars:
         plot.add_shape(type="line", x0=b.low, x1=b.high, y0=b.name, y1=b.name, line={"width": 10, "color": "rgba(120,120,120,.35)"})
     assert best.cheapest is not None
-    _layout(plot, f"{best.cheapest.offer.currency} per 1,000 requests", "")
+    layout(plot, f"{best.cheapest.offer.currency} per 1,000 requests", "")
     caption = f"Which input moves the answer of {best.name} most: each from its low to its high end, the others as they are; widest on top."
     text = "; ".join(f"{b.name}: {b.low:.3g} to {b.high:.3g}" for b in best.tornado if b.low is not None and b.high is not None)
     return Figure(f"money-tornado-{number}", "Sensitivity", caption, f"{text}.", plot)
