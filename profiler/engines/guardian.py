@@ -8,7 +8,8 @@ Only the profiler holds the write end. It writes the engine's pid as a line, and
 of the pipe without `done` means that the profiler died: everything of the engine is terminated, then killed.
 
 What belongs to the engine: its process group and session, and every process with SLM_PROFILER_TOKEN=TOKEN in its environment. The
-token also covers a profiler that died between starting the engine and writing the pid, and children that left the session.
+token also covers a profiler that died between starting the engine and writing the pid, and children that left the session; programs that
+write a title over their environment (vLLM's EngineCore and workers) are found by the session.
 """
 
 import contextlib

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -14,8 +15,7 @@ from real_model import export_python
 from wire_client import until
 
 from profiler import catalog
-from profiler.engines import process, registry, vllm_log
-from profiler.engines.guardian import VARIABLE
+from profiler.engines import process, registry, vllm, vllm_log
 from profiler.engines.process import Launch
 from profiler.errors import EngineError
 from profiler.models import resolve
@@ -84,20 +84,36 @@ def tiny() -> LocalModel:
     return resolve("synthetic:llama-tiny", lambda line: None, convert_python=export_python)
 
 
-def family(root: int) -> list[psutil.Process]:
-    """`root` and all below it that carry an engine's token; the guardian does not."""
+def family(leader: int) -> list[psutil.Process]:
+    """All of a server's session. Not by the token in the environment: vLLM's processes write their titles over it."""
     found = []
-    for one in [psutil.Process(root), *psutil.Process(root).children(recursive=True)]:
+    for one in psutil.process_iter():
         try:
-            if VARIABLE in one.environ():
+            if os.getsid(one.pid) == leader:
                 found.append(one)
+        except ProcessLookupError:
+            continue
+    return living(found)
+
+
+def server_of(profiler: int) -> int | None:
+    """The API server among the profiler's children."""
+    for one in psutil.Process(profiler).children():
+        try:
+            if vllm.MODULE in one.cmdline():
+                return one.pid
         except psutil.Error:
             continue
-    return found
+    return None
 
 
 def living(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for one in processes:
+        with suppress(psutil.Error):
+            if one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
+                found.append(one)
+    return found
 
 
 @pytest.mark.engine
@@ -132,8 +148,8 @@ def test_kill_9_of_the_profiler_leaves_nothing_of_vllm(tiny: LocalModel, tmp_pat
     """While it loads: EngineCore is there, the server does not listen yet."""
     profiler = subprocess.Popen([sys.executable, "-c", PROFILER, str(tmp_path / "engine.log")], stdin=subprocess.PIPE)
     try:
-        until(lambda: len(family(profiler.pid)) >= 3, "EngineCore starts", deadline_s=240)
-        processes = family(profiler.pid)
+        until(lambda: len(family(server_of(profiler.pid) or -1)) >= 3, "EngineCore starts", deadline_s=240)
+        processes = family(server_of(profiler.pid) or -1)
         profiler.kill()
         profiler.wait()
         until(lambda: not living(processes), "the guardian ends them all")
