@@ -68,7 +68,7 @@ def assess(
         "device": facts.machine.get("cpu_model") if engine.get("device_source") == "observed" else None,
         "machine_id": facts.machine["machine_id"] if engine.get("device_source") == "observed" else None,
         "comparison_id": facts.machine.get("comparison_id") if engine.get("device_source") == "observed" else None,
-        "memory_bandwidth_bytes_per_s": _bandwidth(facts) if engine.get("device_source") == "observed" else None,
+        "memory_bandwidth_bytes_per_second": _bandwidth(facts) if engine.get("device_source") == "observed" else None,
     }
     run |= (predicted.columns() if predicted else {}) | dict(engine.get("memory") or {})
     run["memory_finding"] = "; ".join(memory.off(run)) or None
