@@ -68,7 +68,7 @@ def assess(
         **_device(facts, outcome.cell.backend, engine.get("device_source")),
         "machine_id": facts.machine["machine_id"] if engine.get("device_source") == "observed" else None,
         "comparison_id": facts.machine.get("comparison_id") if engine.get("device_source") == "observed" else None,
-        "memory_bandwidth_bytes_per_s": _bandwidth(facts) if engine.get("device_source") == "observed" else None,
+        "memory_bandwidth_bytes_per_second": _bandwidth(facts) if engine.get("device_source") == "observed" else None,
     }
     run |= (predicted.columns() if predicted else {}) | dict(engine.get("memory") or {})
     run["memory_finding"] = "; ".join(memory.off(run)) or None

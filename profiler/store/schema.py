@@ -97,7 +97,7 @@ RUNS: tuple[Column, ...] = (
     Column(
         "comparison_id", "string", "", "hash of machine_id and settings (SMT, governor, turbo, huge pages, power limit, ECC, MIG, driver)"
     ),
-    Column("memory_bandwidth_bytes_per_s", "float64", "bytes/s", "of the machine's main memory, by the probe of docs/memory.md"),
+    Column("memory_bandwidth_bytes_per_second", "float64", "bytes/s", "of the machine's main memory, by the probe of docs/memory.md"),
     Column("workload", "string", "", "name of the workload"),
     Column("workload_version", "int64", "", "version of the workload"),
     Column("load_kind", "string", "", "concurrency (closed loop) | rate (open loop)"),
