@@ -112,9 +112,11 @@ def import_(file: Path, map_: str, dry_run: bool, results: Path, as_json: bool) 
 
 
 def _open(results: Path) -> Store:
+    from profiler import catalog
     from profiler.errors import StoreError
     from profiler.store.store import Store
 
+    results = catalog.results(results)
     if not results.exists():
         raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
     return Store(results)
