@@ -100,7 +100,13 @@ def import_(file: Path, map_: str, dry_run: bool, results: Path, as_json: bool) 
     for flag, n in found.flags.items():
         click.echo(f"warning: {n} row{'s' if n != 1 else ''}: {flag}", err=True)
     if as_json:
-        plain = {"added": done.added, "known": done.known, "left_out": found.left_out, "flags": found.flags, "believed": list(found.believed)}
+        plain = {
+            "added": done.added,
+            "known": done.known,
+            "left_out": found.left_out,
+            "flags": found.flags,
+            "believed": list(found.believed),
+        }
         click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
         return
     for line in found.believed:

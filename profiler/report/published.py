@@ -25,11 +25,14 @@ def table(own: Sequence[Candidate]) -> list[Any]:
     if not found:
         return []
     made = Table(title="imported figures", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("backend", "model", "knee, requests/s", "by the mean", "bounds", "class"):
+    for name in ("backend", "device", "model", "knee, requests/s", "by the mean", "bounds", "class"):
         made.add_column(name)
     for c, p in found:
         means = "; ".join(mean_words(m) for m in p.means) or "no mean of a metric of the target"
-        made.add_row(*(escape(t) for t in (c.name, str(c.row["model"]), knee_words(p), means, BOUNDS)), "[yellow]imported[/]")
+        made.add_row(
+            *(escape(t) for t in (c.name, str(c.row["device"]), str(c.row["model"]).rpartition("/")[2], knee_words(p), means, BOUNDS)),
+            "[yellow]imported[/]",
+        )
     sources = dict.fromkeys(p.source for _, p in found)
     explained = f"knee: where throughput falls below {FOLLOWS:.0%} of the lowest rate's per offered request; a mean proves no percentile"
     return [made, escape(explained), *(escape(f"source: {source}") for source in sources)]

@@ -243,7 +243,12 @@ RUNS: tuple[Column, ...] = (
     Column("qos", "string", "", "the QoS target the run was judged by"),
     Column("qos_result", "string", "", "FITS | FAILS | UNDECIDED for this load and loop"),
     Column("qos_reason", "string", "", "the finding behind qos_result, one line"),
-    Column("started_at", "string", "", "UTC, ISO 8601: when the load began (of a cell that never ran: when it was given up; of an imported run: NULL)"),
+    Column(
+        "started_at",
+        "string",
+        "",
+        "UTC, ISO 8601: when the load began (of a cell that never ran: when it was given up; of an imported run: NULL)",
+    ),
     Column("stop_reason", "string", "", "why the window closed"),
     Column("profiler_version", "string", "", "version of this program"),
 )

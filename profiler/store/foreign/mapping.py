@@ -6,6 +6,7 @@ that is none of ours and is kept apart, in run.json only. A mean never becomes a
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from pathlib import Path
@@ -110,6 +111,9 @@ class Mapping(_Strict):
                 raise ValueError(f"constants.{name}: not a column that an import fills; {did_you_mean(name, (*TEXTS, *NUMBERS)) or ''}")
             if (name in TEXTS) != isinstance(value, str):
                 raise ValueError(f"constants.{name}: {'a text' if name in TEXTS else 'a number, in the unit of the column'} is needed")
+        if not all(isinstance(v, str) or math.isfinite(v) for v in self.constants.values()):
+            raise ValueError("constants: NaN and infinity are no figures")
+        _ = self.fields  # braces that do not close are found here
         twice = sorted({t for t in targets if targets.count(t) > 1 or t in self.constants})
         if twice:
             raise ValueError(f"{twice[0]}: filled more than once")

@@ -89,7 +89,7 @@ def _row(table: Table, mapping: Mapping, number: int, cells: dict[str, str]) -> 
     for name in (*NEEDED, "load"):
         if run.get(name) in (None, ""):
             column_name = next((c for c, m in mapping.columns.items() if m.to == name), name)
-            raise StoreError(f"{table.at(number, column_name)}: empty, and {name} is needed", hint="leave_out = [\"\"] skips such rows")
+            raise StoreError(f"{table.at(number, column_name)}: empty, and {name} is needed", hint='leave_out = [""] skips such rows')
     if run["load_kind"] not in ("rate", "concurrency"):
         raise StoreError(f"{table.path}, row {number}: load_kind {run['load_kind']!r}", hint="rate or concurrency")
     if run["load"] <= 0:

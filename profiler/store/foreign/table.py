@@ -50,10 +50,9 @@ def read(path: Path, delimiter: str | None = None) -> Table:
 
 def _decode(path: Path, raw: bytes) -> tuple[str, str]:
     """By the mark, else by where the zero bytes are (UTF-16 without a mark), else UTF-8."""
-    for mark, encoding in _MARKS:
-        if raw.startswith(mark):
-            raw = raw[len(mark) :]
-            break
+    marked = next(((mark, name) for mark, name in _MARKS if raw.startswith(mark)), None)
+    if marked is not None:
+        encoding, raw = marked[1], raw[len(marked[0]) :]
     else:
         head = raw[:200]
         odd, even = head[1::2].count(0), head[0::2].count(0)
@@ -65,7 +64,9 @@ def _decode(path: Path, raw: bytes) -> tuple[str, str]:
         hint = "save it as UTF-8 or UTF-16"
         raise StoreError(f"{path}, row {row}: neither UTF-8 nor UTF-16 (byte {error.start}: {error.reason})", hint=hint) from error
     if "\0" in text:
-        raise StoreError(f"{path}, row {text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte: not a text table", hint="CSV or Parquet")
+        raise StoreError(
+            f"{path}, row {text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte: not a text table", hint="CSV or Parquet"
+        )
     return text, encoding
 
 
