@@ -296,7 +296,7 @@ class SweepSpec(BaseModel):
         return self
 
 
-Spec = TypeVar("Spec", BackendSpec, WorkloadSpec, SweepSpec)
+Spec = TypeVar("Spec", bound=BaseModel)
 
 
 def load_spec(path: Path, kind: type[Spec]) -> Spec:

@@ -68,8 +68,8 @@ def _left_out(cells: dict[str, str], mapping: Mapping) -> str | None:
 def _row(table: Table, mapping: Mapping, number: int, cells: dict[str, str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     run: dict[str, Any] = {}
     figures: list[dict[str, Any]] = []
-    for name, value in mapping.constants.items():
-        run[name] = value.format_map(cells) if isinstance(value, str) else value
+    for name, constant in mapping.constants.items():
+        run[name] = constant.format_map(cells) if isinstance(constant, str) else constant
     for name, column in mapping.columns.items():
         text = cells[name]
         if column.to in TEXTS:
