@@ -134,6 +134,7 @@ def _candidate(
     told = published(rows, question.target)
     if told is not None:
         missing += [f"bounds: none, imported point estimates; measured instead by: {run}" for run in told.to_measure]
+        missing.append("not costed: a cost needs a λ*, and a mean proves none")
     elif all(row["validity"] == "suspect" for row in rows):
         missing.append("only suspect runs, which prove no FITS: `profile results show` says why; measure again")
     document = store.run(newest["run_id"])["provenance"]

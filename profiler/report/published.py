@@ -79,7 +79,7 @@ def _throughput(found: Sequence[tuple[Candidate, Published]], number: int) -> Fi
         return None
     layout(plot, "offered requests/s", f"throughput, {', '.join(sorted(units))}")
     caption = (
-        f"Imported, {BOUNDS}. Throughput as the source gives it; cross: the line through the lowest rate meets the highest throughput. "
+        f"Imported; bounds {BOUNDS}. Throughput as the source gives it; cross: the line through the lowest rate meets the highest throughput. "
         f"Knee: between the last rate with at least {FOLLOWS:.0%} of that line and the next."
     )
     return Figure(f"imported-throughput-{number}", "Imported: throughput and its knee", caption, f"Knees. {'; '.join(words)}.", plot)
@@ -103,7 +103,7 @@ def _mean(found: Sequence[tuple[Candidate, Published]], metric: str, number: int
     for limit_ms in limits:
         plot.add_hline(y=limit_ms, line={"dash": "dot", "color": "#888"})
     layout(plot, "offered requests/s", f"mean {metric.upper()}, ms", y_type="log")
-    caption = f"Imported, {BOUNDS}. Mean {metric.upper()} by the source's formula; dotted: the target's limit, which is of a percentile. A mean proves none."
+    caption = f"Imported; bounds {BOUNDS}. Mean {metric.upper()} by the source's formula; dotted: the target's limit, which is of a percentile. A mean proves none."
     return Figure(f"imported-{metric}-{number}", f"Imported: mean {metric.upper()}", caption, f"{'; '.join(words)}.", plot)
 
 
