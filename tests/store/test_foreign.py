@@ -124,6 +124,17 @@ def test_bad_tables_are_named_in_one_line_and_nothing_is_written(tmp_path: Path,
     assert not (tmp_path / "r").exists()
 
 
+def test_a_json_summary_is_a_row_and_its_benchmarks_are_rows(tmp_path: Path) -> None:
+    file = tmp_path / "s.json"
+    file.write_text('{"a": {"b": 1.5, "each": [1, 2]}, "c": "x", "d": null}')
+    assert read(file).rows == ((1, {"a.b": "1.5", "c": "x", "d": ""}),)
+    file.write_text('{"benchmarks": [{"a": 1}, {"b": {"c": 2}}]}')
+    assert [cells for _, cells in read(file).rows] == [{"a": "1", "b.c": ""}, {"a": "", "b.c": "2"}]
+    file.write_text('{"a": 1')
+    with pytest.raises(StoreError, match="not JSON"):
+        read(file)
+
+
 def test_a_missing_file_and_an_unknown_mapping(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
         read(tmp_path / "none.csv")
@@ -198,4 +209,4 @@ def test_every_unit_has_a_positive_factor(unit: str) -> None:
 @pytest.mark.parametrize("name", mappings.shipped())
 def test_mappings_that_ship_are_sound(name: str) -> None:
     found = mappings.load(name)
-    assert found.description and found.source.licence in ("Apache-2.0", "MIT")
+    assert found.description and found.source.licence in ("Apache-2.0", "MIT", "own")

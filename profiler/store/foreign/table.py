@@ -1,4 +1,4 @@
-"""Reading a foreign table: CSV in UTF-8 or UTF-16, with or without a byte-order mark, or Parquet. Cells are texts, as the file has them."""
+"""Reading a foreign table: CSV or a JSON summary in UTF-8 or UTF-16, with or without a byte-order mark, or Parquet. Cells are texts, as the file has them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def read(path: Path, delimiter: str | None = None) -> Table:
         header, rows, encoding = *_parquet(path), "parquet"
     else:
         text, encoding = _decode(path, raw)
-        header, rows = _csv(path, text, delimiter)
+        header, rows = _json(path, text) if text.lstrip()[:1] == "{" else _csv(path, text, delimiter)
     if not rows:
         raise StoreError(f"{path}: no rows", hint="a header and at least one row are needed")
     return Table(path, tuple(header), tuple(rows), encoding, digest)
@@ -94,6 +95,26 @@ def _csv(path: Path, text: str, delimiter: str | None) -> tuple[list[str], list[
     except csv.Error as error:
         raise StoreError(f"{path}, row {reader.line_num}: not CSV: {error}", hint="is the file cut off?") from error
     return header, rows
+
+
+def _json(path: Path, text: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """One row, its nested keys joined by dots; or a row for each object in `benchmarks`. Lists, such as a figure per request, are left out."""
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path}: not JSON ({error})", hint="is the file cut off?") from error
+    inside = whole.get("benchmarks")
+    found = [dict(_flat(one, "")) for one in (inside if isinstance(inside, list) and inside else [whole])]
+    header = list(dict.fromkeys(name for cells in found for name in cells))
+    return header, [(n, {name: cells.get(name, "") for name in header}) for n, cells in enumerate(found, 1)]
+
+
+def _flat(value: object, prefix: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    elif not isinstance(value, list):
+        yield prefix, _text(value)
 
 
 def _check_header(path: Path, header: list[str]) -> None:
