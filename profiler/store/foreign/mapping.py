@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import string
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +36,7 @@ NUMBERS: dict[str, str] = {
     "energy_j": "energy",
     "price_usd_per_hour": "price",
 }
+PLACE = re.compile(r"\{([^{}]+)\}")  # of a column's cell in a constant; not str.format: headers have dots and brackets in them
 FACTS = ("load", "isl_mean", "osl_mean", "n_requests", "device_count", "window_s", "price_usd_per_hour")  # not metrics: no formula asked
 NEEDED = ("model", "backend", "device", "workload", "load_kind")
 Text = Annotated[str, Field(min_length=1)]
@@ -113,7 +113,8 @@ class Mapping(_Strict):
                 raise ValueError(f"constants.{name}: {'a text' if name in TEXTS else 'a number, in the unit of the column'} is needed")
         if not all(isinstance(v, str) or math.isfinite(v) for v in self.constants.values()):
             raise ValueError("constants: NaN and infinity are no figures")
-        _ = self.fields  # braces that do not close are found here
+        if any(set(PLACE.sub("", v)) & {"{", "}"} for v in self.constants.values() if isinstance(v, str)):
+            raise ValueError("constants: expected '}' after each '{' and a column between them")
         twice = sorted({t for t in targets if targets.count(t) > 1 or t in self.constants})
         if twice:
             raise ValueError(f"{twice[0]}: filled more than once")
@@ -131,7 +132,7 @@ class Mapping(_Strict):
     def fields(self) -> set[str]:
         """Columns of theirs that constants quote."""
         texts = [v for v in self.constants.values() if isinstance(v, str)]
-        return {field for text in texts for _, field, _, _ in string.Formatter().parse(text) if field}
+        return {field for text in texts for field in PLACE.findall(text)}
 
 
 def load(name_or_path: str) -> Mapping:

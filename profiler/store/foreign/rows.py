@@ -11,7 +11,7 @@ from typing import Any
 
 from profiler import __version__
 from profiler.errors import StoreError
-from profiler.store.foreign.mapping import NEEDED, NUMBERS, TEXTS, ColumnMap, Mapping, missing_column
+from profiler.store.foreign.mapping import NEEDED, NUMBERS, PLACE, TEXTS, ColumnMap, Mapping, missing_column
 from profiler.store.foreign.table import Table
 from profiler.store.foreign.units import factor, header_flag, value_flags
 
@@ -69,7 +69,7 @@ def _row(table: Table, mapping: Mapping, number: int, cells: dict[str, str]) -> 
     run: dict[str, Any] = {}
     figures: list[dict[str, Any]] = []
     for name, constant in mapping.constants.items():
-        run[name] = constant.format_map(cells) if isinstance(constant, str) else constant
+        run[name] = PLACE.sub(lambda found: cells[found[1]], constant) if isinstance(constant, str) else constant
     for name, column in mapping.columns.items():
         text = cells[name]
         if column.to in TEXTS:
