@@ -43,6 +43,14 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Slot:
+    """Where one server may run; () leaves it to the kernel."""
+
+    cpus: tuple[int, ...] = ()
+    memory_nodes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """Where an OpenAI-compatible server listens. `headers` may hold a key: never stored, never logged."""
 
@@ -137,6 +145,7 @@ class RequestRecord:
     arrival_offsets_us: tuple[int, ...]  # one per token-bearing read, from sent_ns
     arrival_tokens: tuple[int, ...]  # output tokens in that read, same length
     text: str | None = None  # the answer; kept for a few samples only
+    replica: int = 0  # which of the backend's servers it was sent to
 
 
 @dataclass(frozen=True)

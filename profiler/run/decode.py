@@ -44,7 +44,7 @@ class Decoded:
 class _Raw:
     """One request on its way through the spool."""
 
-    __slots__ = ("body", "done_ns", "error", "intended_ns", "last_ns", "parser", "reused", "sent_ns")
+    __slots__ = ("body", "done_ns", "error", "intended_ns", "last_ns", "parser", "replica", "reused", "sent_ns")
 
     def __init__(self, parser: AnswerParser) -> None:
         self.parser = parser
@@ -52,6 +52,7 @@ class _Raw:
         self.intended_ns = 0
         self.sent_ns = 0
         self.reused = False
+        self.replica = 0
         self.last_ns: int | None = None  # stamp of the last read
         self.done_ns: int | None = None
         self.error: str | None = None
@@ -113,7 +114,7 @@ def _requests(path: Path, count_tokens: CountTokens | None, delays: array[int]) 
         elif kind == spool.SENT:  # a second time when a kept-alive connection turned out to be closed: nothing had been read
             raw = raws.setdefault(seq, _Raw(AnswerParser(count_tokens)))
             raw.body, reused = spool.SENT_PAYLOAD.unpack(payload)
-            raw.reused = bool(reused)
+            raw.reused, raw.replica = bool(reused & 1), reused >> 1
             raw.intended_ns, raw.sent_ns = t_a, t_b
         elif kind in (spool.END, spool.ERROR):
             raw = raws.pop(seq)
@@ -182,6 +183,7 @@ def _record(raw: _Raw, answer: Answer, meta: RequestMeta, in_window: bool, warmu
         arrival_offsets_us=tuple([(stamp - sent + 500) // 1000 for stamp in stamps]) if sent else (),
         arrival_tokens=tuple(counts) if sent else (),
         text=text,
+        replica=raw.replica,
     )
 
 

@@ -12,14 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from profiler.engines import replicas
 from profiler.engines.protocol import Engine, RunningEngine
 from profiler.errors import ProfilerError
+from profiler.machine import placement, topology
+from profiler.machine.placement import Placement
 from profiler.plan import Cell, Start
 from profiler.records import LocalModel, Variant
 from profiler.run.cell import Measured, measure
 from profiler.run.drive import DriveProgress
 from profiler.run.enough import Rule
 from profiler.run.system import prefix_hit_rate
+from profiler.run.together import Beside
 
 MAX_LOG_BYTES = 1 << 20  # of the engine's log, kept beside each run
 
@@ -69,11 +73,12 @@ def measure_start(
         log = work / f"{start.backend.name}-{start.repeat}-{attempt}.log"
         try:
             watch.note(f"starting {start.backend.name}" + (" again: it died" if attempt else ""))
-            with engine.start(variant, start.backend, log, watch.note) as running:
+            (where,) = placement.place(topology.topology(), [start.backend], start.client_cpus)
+            with replicas.started(engine, variant, start.backend, log, watch.note, where.servers) as running:
                 failure = None
                 while left and running.alive():
                     cell = left.pop(0)
-                    yield _one(cell, running, variant, model, tokenizer_json, log, new_folder, watch, rule_of(cell))
+                    yield measure_one(cell, running, variant, model, tokenizer_json, log, new_folder, watch, rule_of(cell), where)
         except ProfilerError as error:
             failure = error
             if attempt == 0 and len(left) == len(cells):
@@ -83,7 +88,7 @@ def measure_start(
         yield Outcome(cell, new_folder(cell), {}, failure=why, detail=failure.detail if failure else None)
 
 
-def _one(
+def measure_one(
     cell: Cell,
     running: RunningEngine,
     variant: Variant,
@@ -93,27 +98,35 @@ def _one(
     new_folder: Callable[[Cell], Path],
     watch: Watch,
     rule: Rule | None,
+    where: Placement,
+    beside: Beside | None = None,
 ) -> Outcome:
+    """One cell on a running engine; `beside` is what is measured at the same time. A failure is an outcome."""
     watch.cell_started(cell)
     folder = new_folder(cell)
     try:
         max_context = model.max_context_tokens if model else None
         before = running.metrics()
-        measured = measure(
-            cell, running.endpoint, tokenizer_json, max_context, folder, lambda p: watch.progress(cell, p), rule, engine_pid=running.pid
-        )
+
+        def progress(now: DriveProgress) -> None:
+            replicas.check_alive(running)
+            watch.progress(cell, now)
+
+        endpoints, pids = replicas.endpoints_of(running), replicas.pids_of(running)
+        measured = measure(cell, endpoints, tokenizer_json, max_context, folder, progress, rule, pids, where.client, beside)
         if running.alive():
             measured = replace(measured, prefix_hit_rate=prefix_hit_rate(before, running.metrics()))
-        return Outcome(cell, folder, _facts(running, variant), measured)
+        return Outcome(cell, folder, _facts(running, variant, where), measured)
     except ProfilerError as error:
         died = "" if running.alive() else f"{cell.backend.name} died: "
         detail = error.detail if running.alive() else running.log_tail()
-        return Outcome(cell, folder, _facts(running, variant), failure=died + error.message, detail=detail)
+        return Outcome(cell, folder, _facts(running, variant, where), failure=died + error.message, detail=detail)
     finally:
-        _keep_log(log, folder / "engine.log")
+        for k in range(cell.backend.replicas):
+            _keep_log(replicas.nth_log(log, k), replicas.nth_log(folder / "engine.log", k))
 
 
-def _facts(running: RunningEngine, variant: Variant) -> dict[str, Any]:
+def _facts(running: RunningEngine, variant: Variant, where: Placement) -> dict[str, Any]:
     return {
         "start_id": running.start_id,
         "command": running.command,
@@ -123,6 +136,8 @@ def _facts(running: RunningEngine, variant: Variant) -> dict[str, Any]:
         "load_s": running.load_s,
         "peak_memory_bytes": running.peak_memory_bytes(),
         "device_source": running.device_source,
+        "replicas": replicas.facts_of(running, where.servers),
+        "placement": where.reason,
         "variant": {
             "variant_id": variant.variant_id,
             "precision": variant.precision,

@@ -148,6 +148,13 @@ RUNS: tuple[Column, ...] = (
     Column("tpot_error_bar_s", "float64", "s", "what the client may add to a TPOT at this token rate, by calibration; NULL without one"),
     Column("error_bar_source", "string", "", "calibrated | beyond calibration | this run (not calibrated: profile calibrate)"),
     Column("prefix_hit_rate", "float64", "", "share of input tokens the server's prefix cache knew, warm-up included, by its own counters"),
+    Column("replicas", "int64", "", "servers of the backend behind the workload, round robin"),
+    Column("server_cpus", "string", "", "CPUs each server could use, in the kernel's list format; replicas apart by ;"),
+    Column("client_cpus", "string", "", "CPUs the load client was pinned to; NULL where the kernel chose"),
+    Column("placement_reason", "string", "", "why servers and client were placed, or not"),
+    Column("co_run_with", "string", "", "backends on the same machine at the same time (co_run), apart by +; NULL for an ordinary run"),
+    Column("co_run_load", "string", "", "their loads, in the same order: idle (started, no request), 4 users, 2/s Poisson, …"),
+    Column("neighbour_cpu_cores", "float64", "cores", "CPU time of the servers of co_run_with / window length"),
     Column("prefix_hit_reason", "string", "", "why prefix_hit_rate is NULL"),
     Column(
         "looks",
@@ -198,6 +205,7 @@ REQUESTS: tuple[Column, ...] = (
     Column("in_window", "bool", "", "member of the cohort: its intended send falls in the window"),
     Column("connection_reused", "bool", "", "sent on a kept-alive connection"),
     Column("token_count_source", "string", "", "token_ids | continuous_usage | usage | tokenizer"),
+    Column("replica", "int32", "", "which of the backend's servers it went to, from 0"),
     Column("arrival_offsets_us", "list<int32>", "µs", "arrival of each token-bearing read, from sent_ns; stops growing at 2147 s"),
     Column("arrival_tokens", "list<int32>", "tokens", "output tokens in each of these reads"),
 )

@@ -73,6 +73,9 @@ class Wire:
         """A connection on which a stream has begun to arrive."""
         body = json.dumps({"model": self.model, "prompt": [100, 101, 102], "stream": True, "ignore_eos": True, **fields}).encode()
         sock = socket.create_connection((self.host, self.port), timeout=120)
-        sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        sock.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
         assert sock.recv(4096).startswith(b"HTTP/1.1 200")
         return sock
