@@ -11,9 +11,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from profiler.analyse import co_run
 from profiler.analyse.spread import by_cell
 from profiler.analyse.verdict import judge_runs
 from profiler.errors import ReportError
+from profiler.plan import load_label
 from profiler.report import figures, trust
 from profiler.report.answer import answers
 from profiler.report.selection import Selection, label
@@ -68,8 +70,11 @@ def render(selection: Selection) -> str:
         samples=_samples(selection),
         definitions=DEFINITIONS,
         label=label,
+        load_label=load_label,
         together=judge_runs,
         spreads=by_cell(selection.rows),
+        shared=co_run.pairs(selection.own),
+        limits=co_run.limits(selection.own),
         style=(page / "report.css").read_text(encoding="utf-8"),
         script=script,
         library=library,
