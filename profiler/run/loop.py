@@ -294,6 +294,7 @@ class Loop:
             idle.remove(connection)
         self._poller.forget(fd)
         connection.close()
+        connection.seq = None  # connected and closed in one event: nothing may be sent on it any more
 
     def _tick(self, now: int) -> None:
         self._compare_clocks()

@@ -95,12 +95,14 @@ def test_replicas_of_an_engine(tmp_path: Path) -> None:
 
 
 def test_one_that_does_not_start_ends_all_of_them(tmp_path: Path) -> None:
-    engine, three = registry.get("null"), backend(2, port=65535)  # the second one's would be 65536
-    with (
-        pytest.raises(EngineError, match="replica 1 of 2"),
-        replicas.started(engine, engine.prepare(None, three, print), three, tmp_path / "log", print),
-    ):
-        pass
+    engine = registry.get("null")
+    with serving(answer()) as taken:
+        two = backend(2, port=taken.port - 1)  # the second one's is taken
+        with (
+            pytest.raises(EngineError, match=r"replica 1 of 2: two: port \d+ .* in use"),
+            replicas.started(engine, engine.prepare(None, two, print), two, tmp_path / "log", print),
+        ):
+            pass
 
 
 def test_the_run_of_a_dead_replica_says_so(tmp_path: Path) -> None:
