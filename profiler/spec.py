@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -68,6 +69,33 @@ class NeedsSpec(BaseModel):
         return text
 
 
+class PlacementSpec(BaseModel):
+    """Which cores and memory each server of a backend gets (docs/deployment.md). Its presence alone keeps servers and client apart."""
+
+    model_config = Strict
+    numa: Literal["none", "per-node", "per-socket"] = "none"  # replica k on node (socket) k mod their number; replicas is a multiple of it
+    sockets: tuple[int, ...] | None = None  # only these
+    cores: tuple[str, ...] | None = None  # CPU numbers such as "0-15": one list for each replica, or one for all
+    threads: int | None = Field(default=None, gt=0)  # physical cores of each replica
+    smt: bool = True  # with the siblings of its cores
+    memory: Literal["local", "any"] = "local"  # bound to the nodes of its cores, where these were chosen by node or are of one
+    devices: tuple[str, ...] | None = None  # CUDA_VISIBLE_DEVICES of each replica
+
+    @field_validator("cores")
+    @classmethod
+    def _lists(cls, lists: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for text in lists or ():
+            if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+                raise ValueError(f"{text!r} is not a list of CPUs such as 0-15,32-47")
+        return lists
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PlacementSpec:
+        if self.cores is not None and (self.sockets is not None or self.numa != "none" or self.threads is not None):
+            raise ValueError("cores excludes numa, sockets and threads")
+        return self
+
+
 class BackendSpec(BaseModel):
     """engine + device + precision + flags: one row of a comparison."""
 
@@ -81,6 +109,17 @@ class BackendSpec(BaseModel):
     variant: VariantSpec = VariantSpec()
     options: Mapping[str, Any] = Field(default_factory=dict)  # the engine's own, checked by it
     needs: NeedsSpec = NeedsSpec()
+    replicas: int = Field(default=1, ge=1, le=64)  # servers behind one workload, round robin
+    placement: PlacementSpec | None = None
+
+    @model_validator(mode="after")
+    def _ours(self) -> BackendSpec:
+        if self.device == "remote" and (self.replicas > 1 or self.placement is not None):
+            raise ValueError("replicas and placement are for servers that we start, not for an endpoint that already runs")
+        devices = self.placement.devices if self.placement is not None else None
+        if devices is not None and (self.device != "cuda" or len(devices) != self.replicas):
+            raise ValueError("placement.devices are of cuda and one for each replica")
+        return self
 
 
 class FixedLengths(BaseModel):
@@ -243,6 +282,23 @@ class MeterSpec(BaseModel):
         return self
 
 
+class CoRunSpec(BaseModel):
+    """The load of one backend of a co-run; what is left out is the sweep's."""
+
+    model_config = Strict
+    concurrency: tuple[int, ...] | None = None
+    rates: tuple[float, ...] | None = None
+
+
+def _as_table(value: object) -> object:
+    """`["A", "B"]` as {"A": {}, "B": {}}."""
+    if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+        if len(set(value)) < len(value):
+            raise ValueError("each backend once; the same one twice needs two TOML files")
+        return {name: {} for name in value}
+    return value
+
+
 class SweepSpec(BaseModel):
     """An ordered set of cells: what `profile sweep` measures."""
 
@@ -251,6 +307,8 @@ class SweepSpec(BaseModel):
     model: str = "smollm2-135m-instruct"
     backends: tuple[str, ...] = ()
     workloads: tuple[str, ...] = ()
+    # Two or more backends at once on this machine, each under its own load: alone (the others started, idle) and together, interleaved.
+    co_run: Annotated[Mapping[str, CoRunSpec], BeforeValidator(_as_table)] = Field(default_factory=dict)
     concurrency: tuple[int, ...] | Literal["auto"] = "auto"
     rates: Mapping[str, tuple[float, ...]] | tuple[float, ...] = ()  # requests/s, for all workloads or by workload name
     arrivals: str = "poisson"  # how open-loop requests are spaced: profiler/workload/arrivals.py
@@ -289,6 +347,10 @@ class SweepSpec(BaseModel):
     def _together(self) -> SweepSpec:
         if (self.isl is None) != (self.osl is None):
             raise ValueError("isl and osl go together")
+        if len(self.co_run) == 1:
+            raise ValueError("co_run needs two backends or more")
+        if self.co_run and (self.until != "requests" or self.precision is not None or self.trace or self.url):
+            raise ValueError("co_run excludes until, precision, trace and url: the loads share one window")
         if self.window_max_s < self.window_min_s:
             raise ValueError("window_max_s must be at least window_min_s")
         if isinstance(self.concurrency, tuple) and any(c < 1 for c in self.concurrency):

@@ -53,7 +53,8 @@ class RunDraft:
         target = self.root / "runs" / _day(self.run_id) / self.run_id
         with storing(self.root):
             write_requests(self.folder / "requests.parquet", self.run_id, requests)
-            kept = ["requests.parquet", *(name for name in KEPT_FILES if (self.folder / name).is_file())]
+            logs = sorted(path.name for path in self.folder.glob("engine-[0-9]*.log"))  # of further replicas
+            kept = ["requests.parquet", *(name for name in KEPT_FILES if (self.folder / name).is_file()), *logs]
             files = {name: checksum(self.folder / name) for name in kept}
             write_json(self.folder / "run.json", run_document(document, self.run_id, files))
             for name in [*kept, "run.json"]:
