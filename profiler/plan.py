@@ -145,7 +145,6 @@ def probe(spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, load: f
 
 
 def parts(spec: SweepSpec) -> tuple[list[BackendSpec], list[WorkloadSpec]]:
-    """The backends and workloads of a sweep. Raises SpecError, UnknownNameError."""
     return _backends(spec), _workloads(spec)
 
 
@@ -237,8 +236,7 @@ def _stop(spec: SweepSpec, qos: str | None) -> dict[str, Any]:
     """What ends a run."""
     always = {"requests", "window_min_s", "window_max_s", "warmup_s", "request_timeout_s"}
     early = {"until": spec.until, "precision": spec.precision, "qos": qos if spec.until != "requests" else None}
-    # Only what was given: ids of cells with a fixed cohort stay what they are.
-    return spec.model_dump(mode="json", include=always) | {k: v for k, v in early.items() if v not in (None, "requests")}
+    return spec.model_dump(mode="json", include=always) | {k: v for k, v in early.items() if v not in (None, "requests")}  # ids stay
 
 
 def digest(content: Any) -> str:
