@@ -16,9 +16,9 @@ from profiler.machine.placement import Placement
 from profiler.plan import Cell
 from profiler.records import Slot
 from profiler.run import start as starts
+from profiler.run.counters import hit_rate
 from profiler.run.decode import decode
 from profiler.run.drive import drive
-from profiler.run.system import prefix_hit_rate
 from profiler.spec import BackendSpec, SweepSpec, validate_spec
 
 MS = 1_000_000
@@ -131,7 +131,7 @@ def test_metrics_keep_the_replicas_apart_and_add_up() -> None:
     names = [f"vllm:prefix_cache_{what}_total" for what in ("hits", "queries")]
     before = {replicas.labelled(name, k): 0.0 for name in names for k in (0, 1)}
     after = {replicas.labelled(name, k): (10.0 if "hits" in name else 40.0) * (k + 1) for name in names for k in (0, 1)}
-    assert prefix_hit_rate(before, after) == pytest.approx(0.25)
+    assert hit_rate(before, after)[0] == pytest.approx(0.25)
 
 
 def test_ids_of_older_cells_are_what_they_were() -> None:
