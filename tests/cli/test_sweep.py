@@ -182,7 +182,7 @@ def test_an_engine_that_dies_at_its_start_leaves_its_log_beside_the_failed_run(s
     ]
     assert len(failed) == 3
     for path in failed:
-        error = json.loads(path.read_text())["run"]["error"]
+        error = json.loads(path.read_text())["run"]["status_reason"]
         assert "/nowhere/at/all.jsonl" in (path.parent / "engine.log").read_text() and "dead" in error
 
 
