@@ -191,5 +191,5 @@ def test_a_backend_that_this_machine_cannot_run_is_recorded_with_the_reason(spec
     spec.write_text(spec.read_text().replace("backends = [", f'backends = ["{tmp_path / "huge.toml"}", '))
     done = profile("sweep", spec, cwd=tmp_path)
     assert done.returncode == 0 and "profile list backends" in done.stderr
-    errors = {str(r["error"]) for r in runs(tmp_path / "results") if r["status"] == "failed"}
+    errors = {str(r["status_reason"]) for r in runs(tmp_path / "results") if r["status"] == "failed"}
     assert len(errors) == 1 and "it needs 900000GiB of memory, there are" in errors.pop()
