@@ -40,6 +40,13 @@ def sweep(name_or_path: str) -> SweepSpec:
     return load_spec(_find("sweep", name_or_path, root() / "workloads" / "sweeps"), SweepSpec)
 
 
+def results(folder: Path) -> Path:
+    """`folder`, or where the reference figures lie that ship, for `results/reference` and `reference` outside of a checkout."""
+    if not folder.exists() and folder.parts in (("reference",), ("results", "reference")):
+        return root() / "results" / "reference"
+    return folder
+
+
 def backend_names() -> list[str]:
     return _names(root() / "backends")
 

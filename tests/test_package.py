@@ -31,9 +31,12 @@ def test_wheel_carries_the_catalogue_and_one_package(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"profiler", next(t for t in tops if t.endswith(".dist-info"))}
-    for folder in ("backends", "workloads"):
+    for folder in ("backends", "workloads", "mappings"):
         shipped = {n.removeprefix(f"profiler/_catalog/{folder}/") for n in names if n.startswith(f"profiler/_catalog/{folder}/")}
         assert shipped == {str(p.relative_to(ROOT / folder)) for p in (ROOT / folder).rglob("*.toml")}
+    assert {n for n in names if n.startswith("profiler/_catalog/results/")} == {
+        f"profiler/_catalog/{p.relative_to(ROOT)}" for p in (ROOT / "results" / "reference").rglob("*") if p.is_file()
+    }
 
 
 def test_wheel_installs_and_lists_backends_elsewhere(wheel: Path, tmp_path: Path) -> None:

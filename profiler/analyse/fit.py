@@ -12,6 +12,7 @@ from profiler.analyse.cost import BreakEven, Cost, Saturation, break_even, cost,
 from profiler.analyse.demand import Demand
 from profiler.analyse.limit import Key, Limit, Probe, Row, key_of, limits, usable
 from profiler.analyse.offers import Offer, Prices, device_id
+from profiler.analyse.published import Published, published
 from profiler.analyse.qos import QosTarget, answered
 from profiler.analyse.replicas import Routing
 from profiler.analyse.sensitivity import Bar, tornado
@@ -58,6 +59,7 @@ class Candidate:
     lengths: tuple[tuple[int, int], ...]
     energy: str
     missing: tuple[str, ...]
+    published: Published | None = None  # what imported figures say, instead of a verdict
 
     @property
     def name(self) -> str:
@@ -129,7 +131,10 @@ def _candidate(
 ) -> Candidate:
     newest = rows[-1]
     missing: list[str] = []
-    if all(row["validity"] == "suspect" for row in rows):
+    told = published(rows, question.target)
+    if told is not None:
+        missing += [f"bounds: none, imported point estimates; measured instead by: {run}" for run in told.to_measure]
+    elif all(row["validity"] == "suspect" for row in rows):
         missing.append("only suspect runs, which prove no FITS: `profile results show` says why; measure again")
     document = store.run(newest["run_id"])["provenance"]
     options = (document.get("backend") or {}).get("options") or {}
@@ -137,7 +142,7 @@ def _candidate(
     fitted = steps.fit([e for row in good if (e := steps.equations(requests.get(row["run_id"], ())))], steps.slots_of(options))
     lengths = _lengths([r for row in rows for r in requests.get(row["run_id"], ())])
     isl, osl = (sum(p[i] for p in lengths) / len(lengths) for i in (0, 1)) if lengths else (newest.get("isl_mean"), newest.get("osl_mean"))
-    span = _range(limit["rate"], fitted, lengths, question.target, missing)
+    span = _range(limit["rate"], fitted, lengths, question.target, missing) if told is None else None
     ladder = [(row["load"], row["request_rate"]) for row in good if row["load_kind"] == "concurrency" and row["request_rate"]]
     saturation = saturation_of(ladder)
     if saturation is not None and not saturation.proven:
@@ -172,6 +177,7 @@ def _candidate(
         tuple(lengths),
         _energy(good),
         tuple(dict.fromkeys(missing)),
+        told,
     )
 
 

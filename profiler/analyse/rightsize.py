@@ -79,6 +79,8 @@ def _sentence(answer: Answer, workload: str, own: Sequence[Candidate], by_class:
         assert best.capacity is not None
         n = best.capacity.replicas
         return f"Fewest replicas that keep {qos} at {asked}: {n} of {best.name} on {best.row['device']} ({best.provenance}); nothing is costed."
+    if own and all(c.published is not None for c in own):
+        return f"Nothing is proven to keep {qos} at {asked}: imported figures have no bounds."
     return f"Nothing keeps {qos} at {asked} by what the store holds."
 
 

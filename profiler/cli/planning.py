@@ -66,6 +66,7 @@ def ask(
     api: str | None = None,
 ) -> Answer:
     """Validate everything, then answer from the store. Raises ProfilerError."""
+    from profiler import catalog
     from profiler.analyse import fit
     from profiler.analyse.offers import load
     from profiler.analyse.qos import parse
@@ -73,6 +74,7 @@ def ask(
     from profiler.store.store import Store
 
     target, known = parse(qos), load(prices, offers, currency)
+    results = catalog.results(results)
     if not results.exists():
         raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
     if plan is not None:
@@ -99,9 +101,10 @@ def show(answer: Answer, render: Callable[[Answer], list[Any]], as_json: bool, o
         for part in render(answer):
             console.print(part)
     if out is not None:
+        from profiler import catalog
         from profiler.report import html
         from profiler.report.selection import select
         from profiler.store.store import Store
 
-        written = html.write(select(Store(results)), out, answer)
+        written = html.write(select(Store(catalog.results(results))), out, answer)
         click.echo(str(written), err=as_json)

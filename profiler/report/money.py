@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.analyse.fit import Answer, Candidate, probe_words
 from profiler.analyse.rightsize import rankings
+from profiler.report import published
 from profiler.units import format_duration
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def fit(answer: Answer) -> list[Any]:
     parts: list[Any] = []
     for ranking in rankings(answer):
         own = answer.of(ranking.workload)
-        parts += [_limits(answer, ranking.workload, own), _costs(own), *idle_words(own)]
+        parts += [_limits(answer, ranking.workload, own), *published.table(own), _costs(own), *idle_words(own)]
         parts += [ranking.sentence, *([ranking.change] if ranking.change else []), *(f"note: {note}" for note in ranking.notes)]
         parts += [*_missing(own), ""]
     return [*parts, *(f"note: {note}" for note in answer.notes)]
@@ -89,6 +90,7 @@ def _plain_candidate(c: Candidate) -> dict[str, Any]:
             "tornado": [asdict(bar) for bar in c.tornado],
             "break_even": asdict(c.break_even) if c.break_even is not None else None,
             "energy": c.energy,
+            "imported": published.plain(c.published),
             "missing": list(c.missing),
         }
     )

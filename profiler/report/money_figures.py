@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.analyse.cost import HOURS_PER_MONTH
 from profiler.analyse.fit import Answer, Candidate
+from profiler.report import published
 from profiler.report.figures import PALETTE, Figure, layout
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def all_of(answer: Answer, workload: str) -> list[Figure]:
         _idle(own, workload, number),
         _tornado(own, workload, number),
     ]
-    return [figure for figure in made if figure is not None]
+    return [*published.figures(own, number), *(figure for figure in made if figure is not None)]
 
 
 def _attainment(own: Sequence[Candidate], workload: str, number: int) -> Figure | None:

@@ -91,7 +91,8 @@ def select(store: Store, sweep_id: str | None = None) -> Selection:
     if frame.empty:
         raise ReportError(f"{store.path}: no runs to report", hint="`profile sweep` measures some")
     if sweep_id is None:
-        sweep_id = str(frame.sort_values("run_id")["sweep_id"].iloc[-1])
+        measured = frame[frame["provenance_class"] != "imported"]  # an import is nobody's newest sweep, unless it is all there is
+        sweep_id = str((frame if measured.empty else measured).sort_values("run_id")["sweep_id"].iloc[-1])
     found = sorted({str(name) for name in frame["sweep_id"] if str(name).startswith(sweep_id)})
     if len(found) != 1:
         what = "no sweep" if not found else f"{len(found)} sweeps"

@@ -135,11 +135,14 @@ def _counts(rows: Sequence[Row]) -> str:
     done = [row for row in rows if row["status"] == "done"]
     if not done:
         return "none"
-    n = sorted(row["n_requests"] for row in done)
+    known = [row for row in done if row["n_requests"] is not None and row["window_s"] is not None]
+    if not known:  # imported figures
+        return f"not stated by the source ({len(done)} imported rows)"
+    n = sorted(row["n_requests"] for row in known)
     errors = sum(row["n_errors"] or 0 for row in done)
-    windows = sorted(row["window_s"] for row in done)
+    windows = sorted(row["window_s"] for row in known)
     span = f"windows of {format_duration(windows[0])} to {format_duration(windows[-1])}"
-    return f"{n[0]} to {n[-1]} answered per cell ({sum(n)} in {len(done)} runs), {errors} failed; {span}"
+    return f"{n[0]} to {n[-1]} answered per cell ({sum(n)} in {len(known)} runs), {errors} failed; {span}"
 
 
 def _validity(rows: Sequence[Row]) -> str:
@@ -156,7 +159,7 @@ def _validity(rows: Sequence[Row]) -> str:
 def _software(documents: Sequence[Any]) -> str:
     versions = _distinct(d["run"]["profiler_version"] for d in documents)
     commits = _distinct(d["provenance"].get("git_commit") for d in documents)
-    days = sorted({str(d["run"]["started_at"])[:10] for d in documents})
+    days = sorted({str(d["run"]["started_at"] or "imported, undated")[:17].partition("T")[0] for d in documents})
     known = [c for c in commits if c]
     return (
         f"slm-profiler {', '.join(map(str, versions))}"

@@ -10,11 +10,8 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from profiler.errors import SpecError, did_you_mean
-from profiler.spec.backend import BackendSpec
-from profiler.spec.sweep import SweepSpec
-from profiler.spec.workload import WorkloadSpec
 
-Spec = TypeVar("Spec", BackendSpec, WorkloadSpec, SweepSpec)
+Spec = TypeVar("Spec", bound=BaseModel)
 
 
 def load_spec(path: Path, kind: type[Spec]) -> Spec:

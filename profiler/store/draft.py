@@ -52,9 +52,12 @@ class RunDraft:
         """
         target = self.root / "runs" / _day(self.run_id) / self.run_id
         with storing(self.root):
-            write_requests(self.folder / "requests.parquet", self.run_id, requests)
+            imported = document["run"].get("provenance_class") == "imported"
+            if requests or not imported:  # figures without requests have no empty table of them
+                write_requests(self.folder / "requests.parquet", self.run_id, requests)
             logs = sorted(path.name for path in self.folder.glob("engine-[0-9]*.log"))  # of further replicas
-            kept = ["requests.parquet", *(name for name in KEPT_FILES if (self.folder / name).is_file()), *logs]
+            own = ["requests.parquet"] if requests or not imported else []
+            kept = [*own, *(name for name in KEPT_FILES if (self.folder / name).is_file()), *logs]
             files = {name: checksum(self.folder / name) for name in kept}
             write_json(self.folder / "run.json", run_document(document, self.run_id, files))
             for name in [*kept, "run.json"]:

@@ -29,9 +29,11 @@ def run_document(document: Mapping[str, Any], run_id: str, files: Mapping[str, A
             raise StoreError(
                 f"run.json: {name!r} is not a column of runs", hint=did_you_mean(name, known) or "see profiler/store/schema.py"
             )
-    given.setdefault("started_at", None)
-    given["started_at"] = given["started_at"] or datetime.now(UTC).isoformat(timespec="milliseconds")
+    if given.get("provenance_class") != "imported":  # whose load began some day that nobody told
+        given["started_at"] = given.get("started_at") or datetime.now(UTC).isoformat(timespec="milliseconds")
     row = {name: _typed(column, given.get(name)) for name, column in known.items()}
+    if given.get("provenance_class") == "imported":  # a few figures each, and many of them: reading fills the rest with NULL
+        row = {name: value for name, value in row.items() if value is not None}
     rest = {key: value for key, value in document.items() if key not in ("run", "schema_version", "files")}
     safe: dict[str, Any] = json_safe({"schema_version": schema.SCHEMA_VERSION, "run": row, **rest, "files": files})
     return safe
