@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
