@@ -18,7 +18,7 @@ from pathlib import Path
 from profiler import plan
 from profiler.analyse import energy
 from profiler.analyse.latency import summarise
-from profiler.engines import registry
+from profiler.engines import registry, replicas
 from profiler.machine.telemetry.recording import recording
 from profiler.run.cell import measure
 from profiler.spec import BackendSpec, SweepSpec, WorkloadSpec, validate_spec
@@ -52,7 +52,7 @@ def main(words: Sequence[str] | None = None) -> None:
             for repeat in range(asked.repeats):
                 for period in periods[repeat % len(periods) :] + periods[: repeat % len(periods)]:
                     folder = Path(tempfile.mkdtemp(dir=made))
-                    around = contextlib.nullcontext() if period is None else recording(folder, running.pid, period)
+                    around = contextlib.nullcontext() if period is None else recording(folder, replicas.pids_of(running), period)
                     with around:
                         measured = measure(cell, running.endpoint, None, None, folder, engine_pid=running.pid)
                     drive = measured.drive

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,13 @@ class Cell:
     sweep: SweepSpec
     arrivals: str = "closed"  # how the load arrives, in words; see load_points
     run: int = 0  # which one of this sweep's, over all starts: each has arrivals of its own; not part of the id
+    beside: tuple[tuple[str, str], ...] = ()  # of a co-run: each other backend and its load in words, "idle" where it has none
+    group: int = 0  # cells of one start with the same group are measured at once
 
     @property
     def label(self) -> str:
-        return f"{self.backend.name} · {self.workload.name} · {load_label(self.load_kind, self.load, self.arrivals)}"
+        label = f"{self.backend.name} · {self.workload.name} · {load_label(self.load_kind, self.load, self.arrivals)}"
+        return label + "".join(f" · beside {name} {load}" for name, load in self.beside)
 
     @property
     def prompt_seed(self) -> int:
@@ -59,11 +62,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Start:
-    """One launch of a backend and the cells measured in it, in order."""
+    """One launch of a backend and the cells measured in it, in order. `others` are launched with it and stay beside it (a co-run)."""
 
     backend: BackendSpec
     repeat: int
     cells: tuple[Cell, ...]
+    others: tuple[BackendSpec, ...] = ()
+
+    @property
+    def backends(self) -> tuple[BackendSpec, ...]:
+        return (self.backend, *self.others)
+
+    @property
+    def client_cpus(self) -> tuple[int, ...]:
+        return self.cells[0].sweep.client_cpus if self.cells else ()
 
 
 @dataclass(frozen=True)
@@ -82,9 +94,13 @@ class Plan:
 
     def seconds(self) -> tuple[float, float]:
         """Bounds of the measuring time in s: every window at its shortest, every window at its longest. Set-up not included."""
-        starts, spec = len(self.starts), self.sweep
-        fixed = [whole_window_s(cell) for cell in self.cells]
-        shortest = sum(_shortest_s(cell) for cell in self.cells)
+        starts, spec = sum(len(start.backends) for start in self.starts), self.sweep
+        # Cells of one group are measured at once: the first stands for all of them.
+        firsts = [
+            c for start in self.starts for k, c in enumerate(start.cells) if not c.beside or c.group != start.cells[k - 1].group or not k
+        ]
+        fixed = [whole_window_s(cell) for cell in firsts]
+        shortest = sum(_shortest_s(cell) for cell in firsts)
         longest = sum(spec.warmup_s + spec.window_max_s if window is None else window for window in fixed)
         return shortest + starts * START_S[0], longest + starts * START_S[1]
 
@@ -113,6 +129,8 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
             runs = range(repeat * spec.runs_per_start, (repeat + 1) * spec.runs_per_start)
             cells = [replace(cell, run=run) for run in runs for cell in cells]
             starts.append(Start(backend, repeat, tuple(shuffle.sample(cells, len(cells)))))
+        if spec.co_run:
+            starts.append(_co_run(spec, repeat, workloads, qos, shuffle))
     ids = sorted({cell.cell_id for start in starts for cell in start.cells})
     if not ids:
         raise SpecError(f"{spec.name}: no cells: neither concurrency nor rates", hint="give --concurrency 1,4 or --rate 2")
@@ -127,12 +145,57 @@ def probe(spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, load: f
 
 
 def parts(spec: SweepSpec) -> tuple[list[BackendSpec], list[WorkloadSpec]]:
-    """The backends and workloads of a sweep. Raises SpecError, UnknownNameError."""
     return _backends(spec), _workloads(spec)
 
 
+def _co_run(
+    spec: SweepSpec, repeat: int, workloads: Sequence[WorkloadSpec], qos: Mapping[str, str | None], shuffle: random.Random
+) -> Start:
+    """One start of all backends of the co-run: each at each of its loads with the others idle, and the k-th loads of all at once.
+
+    One sequence in seeded order, so that drift falls on both alike; the shorter ladder repeats its last load.
+    """
+    backends = [catalog.backend(name) for name in spec.co_run]
+    if len({backend.name for backend in backends}) < len(backends):
+        raise SpecError(f"{spec.name}: co_run: two backends of one name", hint="give one of them another name")
+    groups: list[list[Cell]] = []
+    for workload in workloads:
+        if workload.trace is not None or not isinstance(arrivals.parse(spec.arrivals), arrivals.Renewal):
+            raise SpecError(f"{spec.name}: co_run: {workload.name}: needs loads that do not change", hint="no trace, ramp or step")
+        points = []
+        for given in spec.co_run.values():
+            own = {key: value for key, value in (("concurrency", given.concurrency), ("rates", given.rates)) if value is not None}
+            own |= {key: () for key in ("concurrency", "rates") if own and key not in own}
+            points.append(load_points(spec.model_copy(update=own), workload))
+            if not points[-1]:
+                raise SpecError(f"{spec.name}: co_run: a backend without a load", hint="give concurrency or rates")
+        target = qos[workload.name]
+        for k, backend in enumerate(backends):
+            idle = [b for b in backends if b is not backend]
+            groups += [[make_cell(spec, backend, workload, kind, load, target, how, idle)] for kind, load, how in points[k]]
+        for step in range(max(map(len, points))):
+            at = [(b, *own[min(step, len(own) - 1)]) for b, own in zip(backends, points, strict=True)]
+            groups.append(
+                [
+                    make_cell(spec, backend, workload, kind, load, target, how, [other for other in at if other[0] is not backend])
+                    for backend, kind, load, how in at
+                ]
+            )
+    runs = range(repeat * spec.runs_per_start, (repeat + 1) * spec.runs_per_start)
+    groups = [[replace(cell, run=run) for cell in group] for run in runs for group in groups]
+    ordered = enumerate(shuffle.sample(groups, len(groups)))
+    return Start(backends[0], repeat, tuple(replace(c, group=n) for n, group in ordered for c in group), tuple(backends[1:]))
+
+
 def make_cell(
-    spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, kind: LoadKind, load: float, qos: str | None, how: str = "closed"
+    spec: SweepSpec,
+    backend: BackendSpec,
+    workload: WorkloadSpec,
+    kind: LoadKind,
+    load: float,
+    qos: str | None,
+    how: str = "closed",
+    beside: Sequence[tuple[BackendSpec, LoadKind, float, str] | BackendSpec] = (),
 ) -> Cell:
     """One cell and its content hash. Of a trace its content counts; the QoS target only where it ends the run: judging is no measuring."""
     work = workload.model_dump(mode="json", exclude={"summary", "source", "qos"})
@@ -150,12 +213,18 @@ def make_cell(
         "endpoint_kind": spec.endpoint_kind,
         "seed": spec.seed,
     }
-    return Cell(digest(content), spec.model, backend, workload, kind, load, qos, spec, how)
+    if beside:  # a backend alone is one that is started and idle
+        content["beside"] = [
+            [_backend_content(b), "idle"] if isinstance(b, BackendSpec) else [_backend_content(b[0]), *b[1:]] for b in beside
+        ]
+    words = [(b.name, "idle") if isinstance(b, BackendSpec) else (b[0].name, load_label(*b[1:])) for b in beside]
+    return Cell(digest(content), spec.model, backend, workload, kind, load, qos, spec, how, beside=tuple(words))
 
 
 def _backend_content(backend: BackendSpec) -> dict[str, Any]:
-    """Without keys of the variant that came later and are not given: ids of cells from before stay what they are."""
-    content = backend.model_dump(mode="json", exclude={"summary", "needs"})
+    """What of a backend is measured. Keys that came later count only where they are given: older cells keep their ids."""
+    default = {name for name in ("replicas", "placement") if getattr(backend, name) == BackendSpec.model_fields[name].default}
+    content = backend.model_dump(mode="json", exclude={"summary", "needs"} | default)
     later = ("method", "calibration", "checkpoint", "reduced_range")
     content["variant"] = {key: value for key, value in content["variant"].items() if key not in later or value}
     if backend.engine == "openai":
@@ -167,8 +236,7 @@ def _stop(spec: SweepSpec, qos: str | None) -> dict[str, Any]:
     """What ends a run."""
     always = {"requests", "window_min_s", "window_max_s", "warmup_s", "request_timeout_s"}
     early = {"until": spec.until, "precision": spec.precision, "qos": qos if spec.until != "requests" else None}
-    # Only what was given: ids of cells with a fixed cohort stay what they are.
-    return spec.model_dump(mode="json", include=always) | {k: v for k, v in early.items() if v not in (None, "requests")}
+    return spec.model_dump(mode="json", include=always) | {k: v for k, v in early.items() if v not in (None, "requests")}  # ids stay
 
 
 def digest(content: Any) -> str:
@@ -210,6 +278,8 @@ def _backends(spec: SweepSpec) -> list[BackendSpec]:
             "options": options,
         }
         return [validate_spec(raw, BackendSpec, "--url")]
+    if not spec.backends and spec.co_run:
+        return []
     if not spec.backends:
         raise SpecError(f"{spec.name}: no backend", hint="give --backend NAME; `profile list backends` shows them")
     return [catalog.backend(name) for name in dict.fromkeys(spec.backends)]

@@ -43,6 +43,14 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Slot:
+    """Where one server may run; () leaves it to the kernel."""
+
+    cpus: tuple[int, ...] = ()
+    memory_nodes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """Where an OpenAI-compatible server listens. `headers` may hold a key: never stored, never logged."""
 
@@ -144,6 +152,7 @@ class RequestRecord:
     server_cached_tokens: int | None = None
     text: str | None = None  # the answer; kept for a few samples only
     asked_model: str | None = None  # the name in the body: the model's or an adapter's; None where all asked for the same
+    replica: int = 0  # which of the backend's servers it was sent to
 
 
 @dataclass(frozen=True)

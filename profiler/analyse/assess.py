@@ -14,6 +14,7 @@ from profiler.analyse.enough import bounds_of
 from profiler.analyse.latency import summarise
 from profiler.analyse.memory import Prediction
 from profiler.analyse.validity import certify
+from profiler.machine.topology import as_list
 from profiler.plan import Cell, digest
 from profiler.records import DriveResult, LocalModel, Variant
 from profiler.run.calibrate import Curve, error_bar, load_curve
@@ -72,6 +73,7 @@ def assess(
     }
     run |= (predicted.columns() if predicted else {}) | dict(engine.get("memory") or {})
     run["memory_finding"] = "; ".join(memory.off(run)) or None
+    run |= _deployment(outcome)
     document["provenance"]["engine"] = dict(engine)
     if outcome.measured is None:
         run |= {"status": "failed", "status_reason": outcome.failure, "validity": "invalid", "validity_reasons": [outcome.failure]}
@@ -171,6 +173,18 @@ def error_bar_of(drive: DriveResult, output_tps: float | None, curve: Curve | No
     return {"ttft_error_bar_s": max(bar.ttft_s, seen or 0.0), "tpot_error_bar_s": bar.itl_s, "error_bar_source": source}
 
 
+def _deployment(outcome: Outcome) -> dict[str, Any]:
+    """The columns that say how many servers there were, and where they and the client ran."""
+    servers = outcome.engine.get("replicas") or ()
+    cpus = [server["cpus"] for server in servers if server.get("cpus")]
+    client = outcome.measured.client_cpus if outcome.measured else ()
+    return {
+        "server_cpus": ";".join(cpus) if cpus else None,
+        "client_cpus": as_list(client) if client else None,
+        "placement_reason": outcome.engine.get("placement"),
+    }
+
+
 def _certificate(measured: Measured, steadiness: steady.Steadiness) -> dict[str, Any]:
     """The columns in which a run says how far it can be trusted."""
     drive, system = measured.drive, measured.system
@@ -186,6 +200,7 @@ def _certificate(measured: Measured, steadiness: steady.Steadiness) -> dict[str,
         "client_switches_voluntary": switches[0],
         "client_switches_involuntary": switches[1],
         "engine_cpu_cores": system.engine_cpu_cores if system else None,
+        "neighbour_cpu_cores": system.neighbour_cpu_cores if system else None,
         "other_cpu_cores": system.other_cpu_cores if system else None,
         "steal_cpu_cores": system.steal_cpu_cores if system else None,
         "throttled_s": system.throttled_s if system else None,
@@ -272,6 +287,9 @@ def _document(facts: SweepFacts, cell: Cell, repeat: int, model: LocalModel | No
             "load_kind": cell.load_kind,
             "load": cell.load,
             "arrivals": cell.arrivals,
+            "replicas": cell.backend.replicas,
+            "co_run_with": " + ".join(name for name, _ in cell.beside) or None,
+            "co_run_load": " + ".join(load for _, load in cell.beside) or None,
             "qos": cell.qos,
             "qos_result": None,
             "qos_reason": None,

@@ -158,7 +158,10 @@ def kv_precision(backend: BackendSpec, isa: tuple[str, ...]) -> str:
         asked = str(backend.options.get("kv_cache_precision", "bf16"))
         return "f32" if asked == "bf16" and not {"avx512_bf16", "amx_bf16"} & set(isa) else asked
     asked = str(backend.options.get("kv_cache_dtype", "auto"))
-    return asked if asked != "auto" else str(backend.options.get("dtype", "bfloat16"))
+    if asked != "auto":
+        return asked
+    dtype = str(backend.options.get("dtype", "bfloat16"))
+    return "float32" if dtype == "bfloat16" and backend.device == "cpu" and isa and "avx512f" not in isa else dtype
 
 
 def request_tokens(workload: WorkloadSpec, context: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ EXIT_QOS_NOT_MET = 3
 @click.argument("spec_file", required=False, metavar="[SPEC.toml]")
 @click.option("--model", help="Hub id, folder, catalogue name or synthetic:NAME. With --url: the name the endpoint serves.")
 @click.option("--backend", "backends", multiple=True, help="Backend name or TOML file; repeat to compare.")
+@click.option("--co-run", metavar="A,B", help="Backends to measure at once on this machine: each alone and all together.")
 @click.option("--workload", "workloads", multiple=True, help="Workload name or TOML file; repeat for several.")
 @click.option("--concurrency", metavar="N,N,…|auto", help="Closed loop: that many users, each waits for its answer.")
 @click.option("--rate", "rates", metavar="R,R,…", help="Open loop: requests arrive at R per second, whatever the server does.")
@@ -113,22 +114,24 @@ def check(plan: Plan) -> None:
 
     for target in {cell.qos for cell in plan.cells if cell.qos}:
         qos.parse(target)
-    for start in plan.starts:
-        registry.get(start.backend.engine).validate(start.backend)
+    for backend in (backend for start in plan.starts for backend in start.backends):
+        registry.get(backend.engine).validate(backend)
 
 
 def measure(plan: Plan, store: Store, progress: Progress, flags: dict[str, Any]) -> None:
     """Prepare and start each backend in the plan's order and measure its missing cells; one failure never ends the sweep."""
     from profiler.analyse.assess import SweepFacts
+    from profiler.cli.sweep_co_run import measure_co_run
     from profiler.cli.sweep_spec import tokenizer_of
     from profiler.machine.fingerprint import full_fingerprint
 
     facts = SweepFacts(plan.sweep_id, plan.cell_ids, plan.sweep, full_fingerprint())
-    model = resolve_model([start.backend.engine for start in plan.starts], plan.sweep.model, progress, flags)
+    model = resolve_model([backend.engine for start in plan.starts for backend in start.backends], plan.sweep.model, progress, flags)
     tokenizer_json = tokenizer_of(plan.sweep, model)
     with TemporaryDirectory(prefix="slm-profiler-") as work:
         for start in plan.starts:
-            measure_backend(start, facts, store, model, tokenizer_json, Path(work), progress, flags)
+            one = measure_co_run if start.others else measure_backend
+            one(start, facts, store, model, tokenizer_json, Path(work), progress, flags)
 
 
 def measure_backend(

@@ -15,8 +15,9 @@ from profiler.units import format_duration
 if TYPE_CHECKING:
     from profiler.analyse.memory import Prediction
     from profiler.cli.progress import Progress
-    from profiler.plan import Cell, Plan
+    from profiler.plan import Cell, Plan, Start
     from profiler.report.selection import Selection
+    from profiler.spec import BackendSpec
 
 PIPED_WIDTH = 120  # of tables in a file or a CI log, where there is no terminal to ask
 
@@ -28,7 +29,15 @@ def dry_run(plan: Plan, as_json: bool) -> None:
     if as_json:
         rows = [
             {"repeat": start.repeat, "cell_id": c.cell_id, "backend": c.backend.name, "workload": c.workload.name, "load_kind": c.load_kind}
-            | {"load": c.load, "arrivals": c.arrivals, "qos": c.qos, "trace": _trace(c), "memory": _memory_json(forecasts[c.cell_id])}
+            | {
+                "load": c.load,
+                "beside": [list(pair) for pair in c.beside],
+                "replicas": c.backend.replicas,
+                "arrivals": c.arrivals,
+                "qos": c.qos,
+                "trace": _trace(c),
+                "memory": _memory_json(forecasts[c.cell_id]),
+            }
             for start in plan.starts
             for c in start.cells
         ]
@@ -36,11 +45,16 @@ def dry_run(plan: Plan, as_json: bool) -> None:
         return
     click.echo(f"sweep {plan.sweep_id}: {_counts(plan)}, model {plan.sweep.model}")
     for number, start in enumerate(plan.starts, 1):
-        click.echo(f"start {number}: {start.backend.name} (repeat {start.repeat})")
-        click.echo(f"  command: {' '.join(_command(start))}")
-        for cell in start.cells:
+        names = " beside ".join(backend.name for backend in start.backends)
+        click.echo(f"start {number}: {names} (repeat {start.repeat})")
+        for backend in start.backends:
+            click.echo(f"  command: {' '.join(_command(backend))}")
+            for line in _servers(start, backend):
+                click.echo(f"    {line}")
+        for place, cell in enumerate(start.cells):
+            at_once = place > 0 and cell.beside and start.cells[place - 1].group == cell.group
             click.echo(
-                f"  {cell.cell_id}  {cell.workload.name:<18} {load_label(cell.load_kind, cell.load, cell.arrivals):<14} QoS {cell.qos or '—'}"
+                f"  {'  and at once ' if at_once else ''}{cell.cell_id}  {cell.workload.name:<18} {load_label(cell.load_kind, cell.load, cell.arrivals):<14} QoS {cell.qos or '—'}{_beside(cell)}"
             )
             for line in (*_trace_lines(cell), *_memory_lines(forecasts[cell.cell_id])):
                 click.echo(f"    {line}")
@@ -63,7 +77,7 @@ def _forecasts(plan: Plan) -> dict[str, Prediction | str | None]:
     from profiler.machine.fingerprint import fingerprint
 
     isa = tuple(fingerprint()["isa"])
-    needed = any(registry.get(start.backend.engine).needs_model for start in plan.starts)
+    needed = any(registry.get(backend.engine).needs_model for start in plan.starts for backend in start.backends)
     model = models.on_disk(plan.sweep.model) if needed else None
     found: dict[str, Prediction | str | None] = {}
     for cell in plan.cells:
@@ -82,6 +96,27 @@ def _memory_json(predicted: Prediction | str | None) -> dict[str, Any] | None:
     if predicted is None or isinstance(predicted, str):
         return {"reason": predicted} if predicted else None
     return {**predicted.columns(), "fits": predicted.problem is None, "sentence": predicted.sentence}
+
+
+def _beside(cell: Cell) -> str:
+    """` · openvino-xeon-int8 beside openvino-xeon-int4 at 4 users`, for a cell of a co-run."""
+    if not cell.beside:
+        return ""
+    others = ", ".join(f"{name} {'idle' if load == 'idle' else f'at {load}'}" for name, load in cell.beside)
+    return f" · {cell.backend.name} beside {others}"
+
+
+def _servers(start: Start, backend: BackendSpec) -> list[str]:
+    """How many servers, and where they and the client run on this machine."""
+    from profiler.machine import placement, topology
+
+    (where,) = placement.place(topology.topology(), [backend], start.client_cpus)
+    cpus = [topology.as_list(slot.cpus) for slot in where.servers if slot.cpus]
+    lines = [f"{backend.replicas} replicas, requests in turn"] if backend.replicas > 1 else []
+    if cpus:
+        client = topology.as_list(where.client) if where.client else "where the kernel puts it"
+        lines.append(f"CPUs {'; '.join(cpus)}; client {client} ({where.reason})")
+    return lines
 
 
 def _trace(cell: Cell) -> dict[str, Any] | None:
@@ -148,12 +183,13 @@ def answer(selection: Selection, report: Path, as_json: bool) -> None:
 
 
 def _counts(plan: Plan) -> str:
-    return f"{len(plan.cells)} cells in {len(plan.starts)} engine start{'s' if len(plan.starts) != 1 else ''}"
+    starts = sum(len(start.backends) for start in plan.starts)
+    return f"{len(plan.cells)} cells in {starts} engine start{'s' if starts != 1 else ''}"
 
 
-def _command(start: Any) -> list[str]:
+def _command(backend: BackendSpec) -> list[str]:
     from profiler.engines import registry
     from profiler.records import Variant
 
-    variant = Variant("<variant>", Path("<variant>"), start.backend.precision, None)
-    return registry.get(start.backend.engine).command(variant, start.backend, 0)
+    variant = Variant("<variant>", Path("<variant>"), backend.precision, None)
+    return registry.get(backend.engine).command(variant, backend, 0)

@@ -38,11 +38,13 @@ def read_spec(spec_file: str | None, flags: Mapping[str, Any]) -> SweepSpec:
 
 def _is_own_sweep(given: Mapping[str, Any]) -> bool:
     """Naming what runs makes it another sweep than the quickstart; naming only how long keeps it."""
-    return any(key in given for key in ("backends", "workloads", "url", "isl", "trace"))
+    return any(key in given for key in ("backends", "co_run", "workloads", "url", "isl", "trace"))
 
 
 def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: flags[key] for key in _PLAIN if flags.get(key) is not None}
+    if flags.get("co_run") is not None:
+        given["co_run"] = [name.strip() for name in flags["co_run"].split(",")]
     for key in ("backends", "workloads"):
         if flags.get(key):
             given[key] = list(flags[key])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from profiler.engines import http_client
+from profiler.engines import http_client, slot
 from profiler.engines.guarded import Guarded
 from profiler.engines.guardian import members
 from profiler.engines.protocol import Progress
@@ -143,9 +143,10 @@ class _PortTakenError(EngineError):
 
 
 def _start_on(launch: Launch, port: int, log: IO[bytes], progress: Progress) -> Server:
-    command = launch.command(port)
+    command = [*slot.prefix(), *launch.command(port)]
     began_s = time.monotonic()
-    guarded = Guarded(command, log, secrets.token_hex(8), launch.variables)
+    with slot.pinned():
+        guarded = Guarded(command, log, secrets.token_hex(8), launch.variables)
     try:
         server = Server(launch, port, command, guarded)
         _wait_until_ready(server, launch, began_s, progress)
@@ -166,6 +167,7 @@ def _wait_until_ready(server: Server, launch: Launch, began_s: float, progress: 
     body = json.dumps({"model": launch.model, "prompt": "Hello, I am", "max_tokens": 4, "temperature": 0}).encode()
     told_s = began_s
     while True:
+        slot.check_wanted()
         if not server.alive():
             raise _death(server, launch)
         now_s = time.monotonic()

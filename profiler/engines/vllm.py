@@ -117,7 +117,7 @@ class VllmEngine:
         # Of a ready checkpoint only now is it known what it holds.
         if backend.device == "cpu" and (refused := vllm_cpu.refusal(variant.precision, vllm_cpu.flags())):
             raise EngineError(f"{backend.name} cannot run here: {refused}")
-        return variant
+        return _on_this_cpu(variant, backend, progress) if backend.device == "cpu" else variant
 
     def command(self, variant: Variant, backend: BackendSpec, port: int) -> list[str]:
         spec = environment_of(backend)
@@ -125,7 +125,7 @@ class VllmEngine:
         python = str(runtime.python) if runtime else f"<python of the {spec.name} environment>"
         model = str(variant.path) if variant.path else "<variant>"
         start = [python, "-u", "-m", MODULE, f"--model={model}", f"--served-model-name={variant.variant_id}", f"--port={port}"]
-        return [*start, *_flags(backend)]
+        return [*start, *_flags(backend, variant)]
 
     @contextmanager
     def start(
@@ -169,8 +169,17 @@ def variables(backend: BackendSpec) -> dict[str, str]:
     return found | ({"CUDA_VISIBLE_DEVICES": devices} if devices else {})
 
 
-def _flags(backend: BackendSpec) -> list[str]:
-    asked = {**DEFAULTS, **backend.options}
+def _on_this_cpu(variant: Variant, backend: BackendSpec, progress: Progress) -> Variant:
+    """Full-precision weights in float32 where the CPU would emulate bfloat16; said in the id, as OpenVINO's variants do."""
+    asked = {**DEFAULTS, **backend.options}["dtype"]
+    if not vllm_cpu.emulates_bf16(vllm_cpu.flags()) or asked != "bfloat16":
+        return variant
+    progress(f"{backend.name}: this CPU has no AVX-512, where vLLM's bfloat16 is emulated and several times slower; it computes in float32")
+    return replace(variant, variant_id=f"{variant.variant_id}-in-f32", details={**variant.details, "computes_in": {"dtype": "float32"}})
+
+
+def _flags(backend: BackendSpec, variant: Variant) -> list[str]:
+    asked = {**DEFAULTS, **backend.options, **variant.details.get("computes_in", {})}
     flags = [f"--{key.replace('_', '-')}={asked[key]}" for key in VALUES if key in asked]
     flags.append("--enable-prefix-caching" if asked["prefix_caching"] else "--no-enable-prefix-caching")
     if asked.get("enforce_eager"):

@@ -29,6 +29,11 @@ def flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return next((frozenset(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), frozenset())
 
 
+def emulates_bf16(able: frozenset[str]) -> bool:
+    """Whether bfloat16 is several times slower than float32 here: a prompt of 128 tokens of a 135M model took 2.85 s against 0.46 (docs/engines.md)."""
+    return bool(able) and "avx512f" not in able
+
+
 def refusal(weight_format: str, able: frozenset[str]) -> str | None:
     """Why a CPU that has `able` cannot run these weights, with the way out; None if it can."""
     if weight_format.startswith("w8a16"):

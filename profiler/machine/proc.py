@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -25,19 +25,24 @@ def below(roots: set[int], parents: dict[int, int]) -> set[int]:
     return found
 
 
-def find(proc: Path, engine_pid: int | None, of_engine: set[int], of_ours: set[int]) -> tuple[set[int], set[int]]:
-    """The engine's processes (its tree, group and session) and ours (the tree below `of_ours`); one pass over /proc.
+def find(
+    proc: Path, engine: Collection[int], neighbours: Collection[int], of_engine: set[int], of_neighbours: set[int], of_ours: set[int]
+) -> tuple[set[int], set[int], set[int]]:
+    """Processes of the engine, of servers beside it (each the trees, groups and sessions of its leaders) and ours (the tree below `of_ours`).
 
-    `of_engine`: those known before. A worker whose parent has died keeps belonging to it.
+    One pass over /proc. `of_engine`, `of_neighbours`: those known before. A worker whose parent has died keeps belonging to it.
     """
     parents: dict[int, int] = {}
-    engine = set(of_engine)
+    own, beside = set(of_engine), set(of_neighbours)
     for entry in proc.iterdir():
         if entry.name.isdigit() and (fields := stat(entry)) is not None:
             parents[int(entry.name)] = int(fields[1])
-            if engine_pid is not None and engine_pid in (int(entry.name), int(fields[2]), int(fields[3])):
-                engine.add(int(entry.name))
-    return below(engine, parents), below(of_ours, parents)
+            belongs = {int(entry.name), int(fields[2]), int(fields[3])}
+            if belongs.intersection(engine):
+                own.add(int(entry.name))
+            elif belongs.intersection(neighbours):
+                beside.add(int(entry.name))
+    return below(own, parents), below(beside, parents), below(of_ours, parents)
 
 
 class CpuTimes:

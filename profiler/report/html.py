@@ -11,8 +11,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from profiler.analyse import co_run
 from profiler.analyse.spread import by_cell
 from profiler.errors import ReportError
+from profiler.plan import load_label
 from profiler.report import figures, telemetry, trust
 from profiler.report.answer import answers
 from profiler.report.selection import Selection, label
@@ -74,8 +76,11 @@ def render(selection: Selection, planned: Answer | None = None) -> str:
         samples=_samples(selection),
         definitions=DEFINITIONS,
         label=label,
+        load_label=load_label,
         together=selection.together,
         spreads=by_cell(selection.rows),
+        shared=co_run.pairs(selection.own),
+        limits=co_run.limits(selection.own),
         style=(page / "report.css").read_text(encoding="utf-8"),
         script=script,
         library=library,

@@ -29,8 +29,14 @@ class Selection:
     documents: Sequence[Mapping[str, Any]]
 
     @property
-    def rows(self) -> list[Row]:
+    def own(self) -> list[Row]:
+        """The runs as they are in the store."""
         return [document["run"] for document in self.documents]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The runs; of a co-run each backend alone and beside the others is a backend of its own, so that no figure mixes them."""
+        return [{**row, "backend": _as_shared(row)} if row.get("co_run_with") else row for row in self.own]
 
     @property
     def done(self) -> list[Row]:
@@ -110,6 +116,12 @@ def label(row: Row) -> str:
     """`8 users` or `3/s Poisson`, with the repeat when it is not the first."""
     how = row.get("arrivals") or ("closed" if row["load_kind"] == "concurrency" else "poisson")
     return load_label(row["load_kind"], row["load"], how) + (f" · repeat {row['repeat']}" if row["repeat"] else "")
+
+
+def _as_shared(row: Row) -> str:
+    """`A (alone)` where the others were idle, `A beside B` otherwise."""
+    idle = set(str(row["co_run_load"]).split(" + ")) == {"idle"}
+    return f"{row['backend']} (alone)" if idle else f"{row['backend']} beside {row['co_run_with']}"
 
 
 def _key(row: Row) -> tuple[str, int]:

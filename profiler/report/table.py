@@ -84,7 +84,10 @@ def _table(selection: Selection, workload: str) -> Table:
     for row in selection.of(workload):
         if row["backend"] != before:
             table.add_section()
-            table.add_row(f"[bold]{escape(row['backend'])}[/]")
+            name, _, beside = row["backend"].partition(" beside ")
+            table.add_row(f"[bold]{escape(name)}[/]")
+            if beside:
+                table.add_row(f"  beside {escape(beside)}")
         before = row["backend"]
         table.add_row(f"  {label(row)}", _verdict(row), *_cells(row), *([joules(row) or NONE] if with_energy else []))
     return table

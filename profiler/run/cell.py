@@ -20,6 +20,7 @@ from profiler.run.drive import DriveProgress, drive
 from profiler.run.enough import Looks, Rule
 from profiler.run.scrape import ServerUse
 from profiler.run.system import Sampler, SystemUse
+from profiler.run.together import Beside
 from profiler.workload import arrivals, pauses, replay
 from profiler.workload.calls import Call
 from profiler.workload.prompts import PromptSet, build
@@ -48,22 +49,26 @@ class Measured:
     server: ServerUse | None = None  # by the server's own metrics
     looks: int = 0  # at the cohort while it grew
     cut_s: float = 0.0  # by how much the window was opened later than planned
+    client_cpus: tuple[int, ...] = ()  # where the load client was pinned; () where the kernel chose
     prefix_bound: float | None = None  # share of the cohort's input tokens that an infinite prefix cache would have known
 
 
 def measure(
     cell: Cell,
-    endpoint: Endpoint,
+    endpoint: Endpoint | Sequence[Endpoint],
     tokenizer_json: Path | None,
     max_context_tokens: int | None,
     folder: Path,
     on_progress: Callable[[DriveProgress], None] | None = None,
     rule: Rule | None = None,
-    engine_pid: int | None = None,
+    engine_pid: int | Sequence[int] | None = None,
+    client_cpus: Sequence[int] = (),
+    beside: Beside | None = None,
 ) -> Measured:
     """Offer the cell's load to `endpoint` and decode what came back. `folder` keeps the client's spool.
 
-    `rule` lets the run end as soon as it has seen enough; without one the cohort is the sweep's. `engine_pid` is the server's, if ours.
+    `rule` lets the run end as soon as it has seen enough; without one the cohort is the sweep's. `engine_pid` is the server's, if ours
+    (of several endpoints: each one's). `client_cpus` hold where the sweep names none. `beside`: what is measured at the same time.
     Raises LoadError when the client could not do its work, or when not one request of the cohort was answered.
     """
     asked = cell
@@ -73,7 +78,8 @@ def measure(
     prompts = build(cell.workload, tokenizer_json, prompt_count(cell), cell.prompt_seed, max_context_tokens)
     tokenizer = _tokenizer(tokenizer_json)
     chat = spec.endpoint_kind == "chat"
-    models = adapters.asked_models(endpoint, prompts.prompts, cell.workload.adapters, cell.prompt_seed)
+    first = endpoint if isinstance(endpoint, Endpoint) else endpoint[0]
+    models = adapters.asked_models(first, prompts.prompts, cell.workload.adapters, cell.prompt_seed)
     bodies = [
         make_body(
             prompt,
@@ -93,7 +99,11 @@ def measure(
     ]
     count = (lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)) if tokenizer else None
     looks = Looks(rule, folder, meta, count) if rule is not None else None
-    with Sampler(engine_pid) as sampler:
+    cpus = spec.client_cpus or tuple(client_cpus)
+    processes = processes_for(likely_tokens_per_s(cell, prompts))
+    if beside is not None:
+        beside.ready()
+    with Sampler(engine_pid, neighbours=beside.pids if beside is not None else ()) as sampler:
         result = drive(
             endpoint,
             PATHS[spec.endpoint_kind],
@@ -102,8 +112,9 @@ def measure(
             folder,
             on_progress,
             enough=looks,
-            processes=processes_for(likely_tokens_per_s(cell, prompts)),
-            cpus=spec.client_cpus,
+            processes=min(processes, len(cpus)) if cpus else processes,
+            cpus=cpus,
+            lead=beside.lead if beside is not None else None,
         )
     if looks is not None:
         looks.finish()
@@ -124,6 +135,7 @@ def measure(
         system=sampler.over(result.window_open_ns, result.window_close_ns),
         looks=looks.taken if looks is not None else 0,
         prefix_bound=reuse_of(requests, prompts),
+        client_cpus=cpus,
     )
 
 

@@ -1,6 +1,6 @@
 """The load client: `python -m profiler.run.client FOLDER`, a process of its own with the standard library and nothing else in it.
 
-The folder holds job.json (endpoint, plan, and this client's part in it) and bodies.bin. Standard input brings the headers (they may hold
+The folder holds job.json (endpoints, plan, and this client's part in it) and bodies.bin. Standard input brings the headers (they may hold
 a key, so they are never on disk), then the parent's commands, one a line:
 
     close               what was measured is precise enough: close the window as soon as it has its least length
@@ -29,7 +29,7 @@ from typing import Any
 from profiler.records import Endpoint, LoadPlan
 from profiler.run import spool
 from profiler.run.clocks import clock_step_s
-from profiler.run.loop import Loop, Usage
+from profiler.run.loop import Loop, Peer, Usage
 
 PROGRESS_NS = 500_000_000
 LENGTH = struct.Struct("<I")
@@ -41,21 +41,22 @@ def main() -> None:
     headers = json.loads(_first_line(0))
     if job["cpus"]:
         os.sched_setaffinity(0, job["cpus"])
-    endpoint = Endpoint(**job["endpoint"])
-    requests = [http_request(endpoint, job["path"], body, headers) for body in read_bodies(folder.joinpath(job["bodies"]))]
-    family, address = _resolve(endpoint)
+    endpoints = [Endpoint(**where) for where in job["endpoints"]]
+    heads = [request_head(endpoint, job["path"], headers) for endpoint in endpoints]
+    several = len(endpoints) > 1
+    # To one server whole requests, made before the clock starts; to several what they share, so that the bodies are held once.
+    requests = [(b"" if several else heads[0]) + request_rest(body, headers) for body in read_bodies(folder / job["bodies"])]
+    peers = [Peer(endpoint, *_resolve(endpoint), head if several else b"") for endpoint, head in zip(endpoints, heads, strict=True)]
     plan = read_plan(job["plan"])
     writer = spool.Writer(folder / spool.NAME)
-    led = job["share"][1] > 1
+    led = job["share"][1] > 1 or job["told"]
     # Everything made so far lives until the end: the collector need not look at it, and a collection must not delay a stamp.
     gc.collect()
     gc.freeze()
     gc.disable()
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     loop = Loop(
-        endpoint,
-        address,
-        family,
+        peers,
         requests,
         plan,
         writer,
@@ -63,6 +64,7 @@ def main() -> None:
         Reporter(0 if led else PROGRESS_NS).tick,
         share=tuple(job["share"]),
         led=led,
+        told=job["told"],
         start_ns=_common_start() if led else None,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -148,18 +150,24 @@ def read_plan(raw: dict[str, Any]) -> LoadPlan:
     return LoadPlan(**{**raw, **exact, "parents": tuple(map(tuple, raw["parents"]))})
 
 
-def http_request(endpoint: Endpoint, path: str, body: bytes, headers: dict[str, str]) -> bytes:
-    """The whole HTTP/1.1 request. Compression is refused: unpacking would hide when each token arrived."""
+def request_head(endpoint: Endpoint, path: str, headers: dict[str, str]) -> bytes:
+    """The beginning of an HTTP/1.1 request: what depends on the server it goes to. A user's own Host header replaces ours."""
     host = endpoint.host if ":" not in endpoint.host else f"[{endpoint.host}]"
+    name = next((value for key, value in headers.items() if key.lower() == "host"), f"{host}:{endpoint.port}")
+    return f"POST {endpoint.path_prefix}{path} HTTP/1.1\r\nHost: {name}\r\n".encode("latin-1")
+
+
+def request_rest(body: bytes, headers: dict[str, str]) -> bytes:
+    """All behind the head. Compression is refused: unpacking would hide when each token arrived."""
+    headers = {key: value for key, value in headers.items() if key.lower() != "host"}
     fixed = {
-        "Host": f"{host}:{endpoint.port}",
         "Content-Type": "application/json",
         "Accept": "text/event-stream",
         "Accept-Encoding": "identity",
         "User-Agent": "slm-profiler",
     }
     lines = [f"{name}: {value}" for name, value in {**fixed, **headers, "Content-Length": str(len(body))}.items()]
-    return (f"POST {endpoint.path_prefix}{path} HTTP/1.1\r\n" + "\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
 
 
 def read_bodies(path: Path) -> list[bytes]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from profiler.errors import LoadError
 from profiler.records import LoadPlan
@@ -129,6 +129,16 @@ def together(clients: Sequence[Client]) -> DriveProgress | None:
     return DriveProgress(elapsed_s=max(p.elapsed_s for p in told), phase=phase, **sums)
 
 
+class Leading(Protocol):
+    """Who opens and closes a window; `reason` is why it closed, once it is known."""
+
+    reason: str | None
+
+    def ask_to_close(self) -> None: ...
+
+    def decide(self, now_ns: int, told: DriveProgress, drained: bool) -> str | None: ...
+
+
 class Leader:
     """Opens and closes the window that several clients share, by the rules of LoadPlan, from what they report."""
 
@@ -167,11 +177,16 @@ class Leader:
         return f"stop {self.reason}" if drained else None
 
 
-def write_jobs(folders: Sequence[Path], job: dict[str, Any], plan: LoadPlan, cpus: Sequence[int]) -> None:
+def write_jobs(folders: Sequence[Path], job: dict[str, Any], plan: LoadPlan, cpus: Sequence[int], told: bool) -> None:
     """job.json for each client; `bodies.bin` lies in the run's folder and is read by all of them."""
     for j, folder in enumerate(folders):
         folder.mkdir(exist_ok=True)
-        own = {"share": [j, len(folders)], "cpus": list(cpus), "bodies": "bodies.bin" if len(folders) == 1 else "../bodies.bin"}
+        own = {
+            "share": [j, len(folders)],
+            "told": told,
+            "cpus": list(cpus),
+            "bodies": "bodies.bin" if len(folders) == 1 else "../bodies.bin",
+        }
         (folder / "job.json").write_text(json.dumps(job | own | {"plan": asdict(plan)}), encoding="utf-8")
 
 

@@ -120,10 +120,11 @@ class Connection:
         "sent",
         "seq",
         "sock",
+        "to",
         "used",
     )
 
-    def __init__(self, address: tuple[object, ...], family: int, tls: ssl.SSLContext | None, host: str) -> None:
+    def __init__(self, address: tuple[object, ...], family: int, tls: ssl.SSLContext | None, host: str, to: int = 0) -> None:
         try:
             self.sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:  # no descriptors left
@@ -132,6 +133,7 @@ class Connection:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.kernel_stamps = enable_kernel_stamps(self.sock)
         self.seq: int | None = None
+        self.to = to  # which of several servers
         self.framing = Framing()
         self.used = False  # has carried an answer before
         self.connected = False

@@ -45,7 +45,7 @@ class Decoded:
 class _Raw:
     """One request on its way through the spool."""
 
-    __slots__ = ("body", "done_ns", "error", "intended_ns", "last_ns", "parser", "reused", "sent_ns")
+    __slots__ = ("body", "done_ns", "error", "intended_ns", "last_ns", "parser", "replica", "reused", "sent_ns")
 
     def __init__(self, parser: AnswerParser) -> None:
         self.parser = parser
@@ -53,6 +53,7 @@ class _Raw:
         self.intended_ns = 0
         self.sent_ns = 0
         self.reused = False
+        self.replica = 0
         self.last_ns: int | None = None  # stamp of the last read
         self.done_ns: int | None = None
         self.error: str | None = None
@@ -114,7 +115,7 @@ def _requests(path: Path, count_tokens: CountTokens | None, delays: array[int]) 
         elif kind == spool.SENT:  # a second time when a kept-alive connection turned out to be closed: nothing had been read
             raw = raws.setdefault(seq, _Raw(AnswerParser(count_tokens)))
             raw.body, reused = spool.SENT_PAYLOAD.unpack(payload)
-            raw.reused = bool(reused)
+            raw.reused, raw.replica = bool(reused & 1), reused >> 1
             raw.intended_ns, raw.sent_ns = t_a, t_b
         elif kind in (spool.END, spool.ERROR):
             raw = raws.pop(seq)
@@ -190,6 +191,7 @@ def _record(raw: _Raw, answer: Answer, meta: RequestMeta, in_window: bool, warmu
         server_cached_tokens=usage.prompt_tokens_details.cached_tokens if usage and usage.prompt_tokens_details else None,
         text=text,
         asked_model=meta.asked_model,
+        replica=raw.replica,
     )
 
 

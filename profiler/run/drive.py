@@ -21,6 +21,7 @@ from profiler.run.clients import (
     Client,
     DriveProgress,
     Leader,
+    Leading,
     lines,
     merge,
     together,
@@ -31,7 +32,7 @@ __all__ = ["DriveProgress", "drive", "read_result"]
 
 
 def drive(
-    endpoint: Endpoint,
+    endpoint: Endpoint | Sequence[Endpoint],
     path: str,
     bodies: Sequence[bytes],
     plan: LoadPlan,
@@ -41,8 +42,13 @@ def drive(
     *,
     processes: int = 1,
     cpus: Sequence[int] = (),
+    lead: Callable[[LoadPlan, int], Leading] | None = None,
 ) -> DriveResult:
     """Offer `plan` to `endpoint` and keep every read in `folder`/spool.bin. `path` is appended to the endpoint's prefix.
+
+    Of several endpoints (replicas that serve one model) the k-th root and everything that waits for it goes to number k mod N, whichever
+    client process sends it: a conversation stays with one server, whose prefix cache knows it. `lead` makes who opens and closes the
+    window in place of `plan`'s own rules (see together.py), from the plan and the time at which the load starts.
 
     `enough` is asked at each progress line while the window is open; its first True closes the window ("precise enough"), though never
     before the plan's least length. The plan's own rules close it all the same.
@@ -58,15 +64,16 @@ def drive(
             schedule.roots_of(plan.parents, len(bodies))
         except ValueError as error:
             raise LoadError(f"the requests depend on one another in a way that cannot be driven: {error}") from error
+    endpoints = [endpoint] if isinstance(endpoint, Endpoint) else list(endpoint)
     folders = [folder] if processes == 1 else [folder / f"client-{j}" for j in range(processes)]
-    _write_job(endpoint, path, bodies, plan, folder, folders, cpus)
+    _write_job(endpoints, path, bodies, plan, folder, folders, cpus, told=lead is not None)
     errors = folder / "client.log"
     with errors.open("wb") as log, contextlib.ExitStack() as stack:
         clients = []
         for own in folders:
             clients.append(Client(own, log))
             stack.callback(clients[-1].stop)
-        reason = _run(clients, plan, json.dumps(dict(endpoint.headers)), on_progress, enough)
+        reason = _run(clients, plan, json.dumps(dict(endpoints[0].headers)), on_progress, enough, lead)
         for client in clients:
             client.process.wait(STOP_S)
     failed = [client.process.returncode for client in clients if client.process.returncode != 0]
@@ -87,11 +94,12 @@ def _run(
     headers: str,
     on_progress: Callable[[DriveProgress], None] | None,
     enough: Callable[[DriveProgress], bool] | None,
+    lead: Callable[[LoadPlan, int], Leading] | None = None,
 ) -> str | None:
     """Until every client has ended. Why the window closed, where this process led it."""
     for client in clients:
         client.say(headers)
-    leader: Leader | None = None
+    leader: Leading | None = None
     ready = 0
     for client, line in lines(clients, START_S + plan.cell_timeout_s + STOP_S):
         if line is None:
@@ -106,7 +114,7 @@ def _run(
             ready += 1
             if ready == len(clients):
                 started_ns = time.monotonic_ns() + LEAD_NS
-                leader = Leader(plan, started_ns)
+                leader = (lead or Leader)(plan, started_ns)
                 for each in clients:
                     each.say(str(started_ns))
             continue
@@ -137,13 +145,20 @@ def read_result(folder: Path) -> DriveResult:
 
 
 def _write_job(
-    endpoint: Endpoint, path: str, bodies: Sequence[bytes], plan: LoadPlan, folder: Path, folders: Sequence[Path], cpus: Sequence[int]
+    endpoints: Sequence[Endpoint],
+    path: str,
+    bodies: Sequence[bytes],
+    plan: LoadPlan,
+    folder: Path,
+    folders: Sequence[Path],
+    cpus: Sequence[int],
+    told: bool,
 ) -> None:
-    where = {key: value for key, value in asdict(endpoint).items() if key != "headers"}
+    where = [{key: value for key, value in asdict(endpoint).items() if key != "headers"} for endpoint in endpoints]
     try:
         for old in folder.glob("client-*"):  # of an earlier try with more processes
             shutil.rmtree(old) if old.is_dir() else None
-        write_jobs(folders, {"endpoint": where, "path": path}, plan, cpus)
+        write_jobs(folders, {"endpoints": where, "path": path}, plan, cpus, told)
         with (folder / "bodies.bin").open("wb") as file:
             for body in bodies:
                 file.write(LENGTH.pack(len(body)) + body)

@@ -33,6 +33,7 @@ class Flight:
     """A request that was due and has not ended."""
 
     body: int  # index of its request bytes
+    to: int  # index of its peer
     intended_ns: int
     deadline_ns: int
     chain: Chain | None
@@ -54,8 +55,21 @@ class Usage:
         return cls(time.process_time(), used.ru_nvcsw, used.ru_nivcsw)
 
 
+@dataclass(frozen=True)
+class Peer:
+    """One server, the address to connect to, and the bytes before each request (b"" where the requests are whole)."""
+
+    endpoint: Endpoint
+    family: int
+    address: tuple[object, ...]
+    head: bytes = b""
+
+
 class Loop:
     """Offers one load. `requests` are complete HTTP requests; they are used in order, and again from the start when they run out.
+
+    With several `peers` the k-th root, and all that waits for it, goes to peer k mod N. What differs between peers (request line and
+    host) is then in their `head` and left out of the requests.
 
     `command` is a descriptor and what to call when it is readable: the parent's word. `share` and `led` are for several clients that
     offer one load together (see Schedule and Window); `start_ns` is then their common start.
@@ -63,9 +77,7 @@ class Loop:
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        address: tuple[object, ...],
-        family: int,
+        peers: Sequence[Peer],
         requests: Sequence[bytes],
         plan: LoadPlan,
         writer: spool.Writer,
@@ -74,6 +86,7 @@ class Loop:
         *,
         share: tuple[int, int] = (0, 1),
         led: bool = False,
+        told: bool = False,
         start_ns: int | None = None,
     ) -> None:
         self.plan = plan
@@ -86,10 +99,10 @@ class Loop:
         self.usage_open: Usage | None = None
         self.usage_close: Usage | None = None
         self.started_ns = start_ns if start_ns is not None else time.monotonic_ns()
-        self.window = Window(plan, self.started_ns, led)
+        self.window = Window(plan, self.started_ns, led, told)
         self.schedule = Schedule(plan, len(requests), self.started_ns, share)
-        self._endpoint, self._address, self._family = endpoint, address, family
-        self._tls = ssl.create_default_context() if endpoint.tls else None
+        self._peers = peers
+        self._tls = ssl.create_default_context() if any(peer.endpoint.tls for peer in peers) else None
         self._requests = requests
         self._spool = writer
         self._command = command
@@ -97,14 +110,14 @@ class Loop:
         self._on_tick = on_tick
         self._poller = poller.make()
         self._by_fd: dict[int, Connection] = {}
-        self._idle: list[Connection] = []
+        self._idle: list[list[Connection]] = [[] for _ in peers]
         self._in_flight: dict[int, Flight] = {}  # in the order of their deadlines
         self._timeout_ns = int(plan.request_timeout_s * NS_PER_S)
         # A schedule that ends before the window does (a trace whose slice ends quietly) leaves the window its length.
         self._least_ns = self.started_ns + int((plan.warmup_s + plan.window_min_s) * NS_PER_S) if plan.kind == "rate" else 0
         self._last_ns = self.started_ns + int(plan.cell_timeout_s * NS_PER_S) + 2 * TICK_NS
         self._seq = 0
-        self._lost_in_row = 0
+        self._lost_in_row = [0] * len(peers)
 
     @property
     def in_flight(self) -> int:
@@ -152,16 +165,20 @@ class Loop:
         seq, self._seq = self._seq, self._seq + 1
         intended, body, chain = self.schedule.take()
         self.window.sent_one(seq, intended)
-        self._in_flight[seq] = Flight(body, intended, time.monotonic_ns() + self._timeout_ns, chain)
+        to = self.schedule.root % len(self._peers)
+        self._in_flight[seq] = Flight(body, to, intended, time.monotonic_ns() + self._timeout_ns, chain)
         self._give(seq)
 
     def _give(self, seq: int, fresh: bool = False) -> None:
         """Send over an idle connection, else (or if it is to be `fresh`) over a new one as soon as it is connected."""
-        if self._idle and not fresh:
-            self._send(self._idle.pop(), seq)
+        to = self._in_flight[seq].to
+        idle = self._idle[to]
+        if idle and not fresh:
+            self._send(idle.pop(), seq)
             return
+        peer = self._peers[to]
         try:
-            connection = Connection(self._address, self._family, self._tls, self._endpoint.host)
+            connection = Connection(peer.address, peer.family, self._tls if peer.endpoint.tls else None, peer.endpoint.host, to)
         except ConnectionLost as error:
             self._fail(seq, error.kind, str(error), sent=False)
             return
@@ -174,8 +191,10 @@ class Loop:
     def _send(self, connection: Connection, seq: int) -> None:
         flight = self._in_flight[seq]
         flight.connection = connection
-        sent = connection.send(seq, self._requests[flight.body])
-        self._spool.add(spool.SENT, seq, flight.intended_ns, sent, spool.SENT_PAYLOAD.pack(flight.body, connection.used))
+        to = flight.to
+        head, request = self._peers[to].head, self._requests[flight.body]
+        sent = connection.send(seq, head + request if head else request)
+        self._spool.add(spool.SENT, seq, flight.intended_ns, sent, spool.SENT_PAYLOAD.pack(flight.body, connection.used | to << 1))
         if not connection.flush():
             self._poller.change(connection.fileno(), READ | WRITE)
 
@@ -183,7 +202,7 @@ class Loop:
         try:
             if not connection.connected:
                 connection.finish_connect()
-                self._lost_in_row = 0
+                self._lost_in_row[connection.to] = 0
             if mask & WRITE and connection.flush():
                 self._poller.change(connection.fileno(), READ)
             if mask & ~WRITE:  # hang-ups and errors are learnt by reading
@@ -220,7 +239,7 @@ class Loop:
         connection.seq = None
         connection.used = True
         if connection.reusable:
-            self._idle.append(connection)
+            self._idle[connection.to].append(connection)
         else:
             self._drop(connection)
         if framing.status == 200:
@@ -258,30 +277,30 @@ class Loop:
         now = time.monotonic_ns()
         self._note_end(seq, f"{kind}: {message}", now, sent)
         self.errors += 1
-        self._lost_in_row += kind == "connect"
+        self._lost_in_row[self._in_flight[seq].to] += kind == "connect"
         self._ended(seq, now, answered=False, pause_ns=BACKOFF_NS)
 
     def _note_end(self, seq: int, what: str, now: int, sent: bool) -> None:
         if not sent:  # a request that never got out is a request all the same
             flight = self._in_flight[seq]
-            self._spool.add(spool.SENT, seq, flight.intended_ns, 0, spool.SENT_PAYLOAD.pack(flight.body, 0))
+            self._spool.add(spool.SENT, seq, flight.intended_ns, 0, spool.SENT_PAYLOAD.pack(flight.body, flight.to << 1))
         self._spool.add(spool.ERROR, seq, 0, now, what.encode())
 
     def _drop(self, connection: Connection) -> None:
         fd = connection.fileno()
         self._by_fd.pop(fd, None)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        idle = self._idle[connection.to]
+        if connection in idle:
+            idle.remove(connection)
         self._poller.forget(fd)
         connection.close()
+        connection.seq = None  # connected and closed in one event: nothing may be sent on it any more
 
     def _tick(self, now: int) -> None:
         self._compare_clocks()
         self._spool.flush()
         self._time_out(now)
-        if self._lost_in_row >= max(GONE_AFTER, int(self.plan.load)) and not any(
-            c.connected and c.seq is not None for c in self._by_fd.values()
-        ):
+        if self._gone():
             self.stop_reason = "server gone"
         elif self.errors >= HOPELESS_AFTER and self.answered == 0:
             self.stop_reason = "no request was answered"
@@ -291,6 +310,14 @@ class Loop:
         elif now >= self._last_ns:
             self.stop_reason = "cell time spent"
         self._on_tick(self)
+
+    def _gone(self) -> bool:
+        """Whether one of the servers refuses every connection and answers nothing any more."""
+        most = max(GONE_AFTER, int(self.plan.load) // len(self._peers))
+        return any(
+            lost >= most and not any(c.connected and c.seq is not None and c.to == to for c in self._by_fd.values())
+            for to, lost in enumerate(self._lost_in_row)
+        )
 
     def _compare_clocks(self) -> None:
         at_ns, offset_ns = clock_offset_ns()

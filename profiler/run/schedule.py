@@ -19,10 +19,11 @@ _FREE = -1  # in place of a body: a slot that takes the next root
 class Chain:
     """One root under way with everything that waits for it. `left` counts what has neither ended nor been abandoned."""
 
-    __slots__ = ("again", "left", "waits")
+    __slots__ = ("again", "left", "root", "waits")
 
-    def __init__(self, left: int, again: bool) -> None:
+    def __init__(self, left: int, again: bool, root: int) -> None:
         self.left = left
+        self.root = root
         self.again = again
         self.waits: dict[int, int] = {}  # body -> parents that are still to end; -1: abandoned
 
@@ -36,6 +37,7 @@ class Schedule:
     def __init__(self, plan: LoadPlan, bodies: int, start_ns: int, share: tuple[int, int] = (0, 1)) -> None:
         self.repeated = 0
         self.abandoned = 0
+        self.root = 0  # number of the root that the last `take` belongs to: over all clients, and it goes on when bodies are used again
         self._plan = plan
         self._start_ns = start_ns
         self._thinks_ns = plan.thinks_ns or (int(plan.think_s * NS_PER_S),)
@@ -67,6 +69,7 @@ class Schedule:
                 body, chain = self._take_root()
             elif chain is not None:
                 self.repeated += chain.again
+                self.root = chain.root
         else:
             intended = self._root_ns()
             body, chain = self._take_root()
@@ -112,11 +115,12 @@ class Schedule:
 
     def _take_root(self) -> tuple[int, Chain | None]:
         number, self._root = self._root, self._root + self._step
+        self.root = number
         again = number >= len(self._roots)
         self.repeated += again
         body = self._roots[number % len(self._roots)]
         size = self._sizes[body] if self._sizes else 1
-        return body, Chain(size, again) if size > 1 else None
+        return body, Chain(size, again, number) if size > 1 else None
 
     def _root_ns(self) -> int:
         """When the next root is due by the clock; in a closed loop only slots take roots."""

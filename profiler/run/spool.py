@@ -4,7 +4,7 @@ A record is a fixed header and a payload. `seq` numbers the requests of a run in
 
 | kind | t_a_ns | t_b_ns | payload |
 |---|---|---|---|
-| SENT | intended (monotonic) | first byte given to the kernel (monotonic) | body index u32, reused u8 |
+| SENT | intended (monotonic) | first byte given to the kernel (monotonic) | body index u32, reused + 2 × replica u8 |
 | READ | kernel receive stamp (realtime), 0 without one | after the read returned (monotonic) | the bytes |
 | END | 0 | the response was complete (monotonic) | |
 | EOF | 0 | the server closed the connection (monotonic) | |

@@ -12,8 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from profiler.engines import replicas
 from profiler.engines.protocol import Engine, RunningEngine
 from profiler.errors import ProfilerError
+from profiler.machine import placement, topology
+from profiler.machine.placement import Placement
 from profiler.machine.telemetry.recording import recording
 from profiler.plan import Cell, Start
 from profiler.records import LocalModel, Variant
@@ -23,6 +26,7 @@ from profiler.run.drive import DriveProgress
 from profiler.run.enough import Rule
 from profiler.run.memory_use import used
 from profiler.run.scrape import FILE, Scraper
+from profiler.run.together import Beside
 from profiler.spec import BackendSpec
 
 MAX_LOG_BYTES = 1 << 20  # of the engine's log, kept beside each run
@@ -76,10 +80,11 @@ def measure_start(
         log = work / f"{start.backend.name}-{start.repeat}-{attempt}.log"
         try:
             watch.note(f"starting {start.backend.name}" + (" again: it died" if attempt else ""))
-            with engine.start(variant, start.backend, log, watch.note) as running:
+            (where,) = placement.place(topology.topology(), [start.backend], start.client_cpus)
+            with replicas.started(engine, variant, start.backend, log, watch.note, where.servers) as running:
                 failure = None
                 while cell is not None and running.alive():
-                    yield _one(cell, running, variant, model, tokenizer_json, log, new_folder, watch, rule_of(cell))
+                    yield measure_one(cell, running, variant, model, tokenizer_json, log, new_folder, watch, rule_of(cell), where)
                     cell = next(source, None)
         except ProfilerError as error:
             failure = error
@@ -93,7 +98,7 @@ def measure_start(
         cell = next(source, None)
 
 
-def _one(
+def measure_one(
     cell: Cell,
     running: RunningEngine,
     variant: Variant,
@@ -103,27 +108,35 @@ def _one(
     new_folder: Callable[[Cell], Path],
     watch: Watch,
     rule: Rule | None,
+    where: Placement,
+    beside: Beside | None = None,
 ) -> Outcome:
+    """One cell on a running engine; `beside` is what is measured at the same time. A failure is an outcome."""
     watch.cell_started(cell)
     folder = new_folder(cell)
     try:
         max_context = model.max_context_tokens if model else None
+
+        def progress(now: DriveProgress) -> None:
+            replicas.check_alive(running)
+            watch.progress(cell, now)
+
+        endpoints, pids = replicas.endpoints_of(running), replicas.pids_of(running)
         reset = _reset_prefix_cache(running, cell.backend)
         scraper = Scraper(running.metrics)
-        telemetry = recording(folder, running.pid, cell.sweep.telemetry_period_s, cell.sweep.meter, cell.sweep.client_cpus)
-        with scraper, telemetry:
-            measured = measure(
-                cell, running.endpoint, tokenizer_json, max_context, folder, lambda p: watch.progress(cell, p), rule, engine_pid=running.pid
-            )
+        avoid = cell.sweep.client_cpus or where.client
+        with scraper, recording(folder, pids, cell.sweep.telemetry_period_s, cell.sweep.meter, avoid):
+            measured = measure(cell, endpoints, tokenizer_json, max_context, folder, progress, rule, pids, where.client, beside)
         scraper.write(folder / FILE, folder.name)
         server = scraper.over(measured.drive.window_open_ns, measured.drive.window_close_ns, reset)
-        return Outcome(cell, folder, _facts(running, variant), replace(measured, server=server))
+        return Outcome(cell, folder, _facts(running, variant, where), replace(measured, server=server))
     except ProfilerError as error:
         died = "" if running.alive() else f"{cell.backend.name} died: "
         detail = error.detail if running.alive() else running.log_tail()
-        return Outcome(cell, folder, _facts(running, variant), failure=died + error.message, detail=detail)
+        return Outcome(cell, folder, _facts(running, variant, where), failure=died + error.message, detail=detail)
     finally:
-        _keep_log(log, folder / "engine.log")
+        for k in range(cell.backend.replicas):
+            _keep_log(replicas.nth_log(log, k), replicas.nth_log(folder / "engine.log", k))
 
 
 def _reset_prefix_cache(running: RunningEngine, backend: BackendSpec) -> str:
@@ -142,7 +155,7 @@ def _reset_prefix_cache(running: RunningEngine, backend: BackendSpec) -> str:
     return "done"
 
 
-def _facts(running: RunningEngine, variant: Variant) -> dict[str, Any]:
+def _facts(running: RunningEngine, variant: Variant, where: Placement) -> dict[str, Any]:
     return {
         "start_id": running.start_id,
         "command": running.command,
@@ -153,6 +166,8 @@ def _facts(running: RunningEngine, variant: Variant) -> dict[str, Any]:
         "peak_memory_bytes": running.peak_memory_bytes(),
         "device_source": running.device_source,
         "memory": used(running, variant),
+        "replicas": replicas.facts_of(running, where.servers),
+        "placement": where.reason,
         "variant": {
             "variant_id": variant.variant_id,
             "precision": variant.precision,

@@ -38,6 +38,7 @@ class SystemUse:
     sampler_cpu_cores: float  # what all this cost
     samples: int
     reasons: dict[str, str]
+    neighbour_cpu_cores: float | None = None  # of the backends that a co-run measures at the same time; None without any
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,25 +52,31 @@ class _Sample:
     engine_s: float | None
     ours_s: float
     throttled_s: float | None
+    beside_s: float = 0.0
 
 
 class Sampler:
-    """`with Sampler(pid) as sampler: ...` samples until the end of the block; then `over(open_ns, close_ns)`.
+    """`with Sampler(pids) as sampler: ...` samples until the end of the block; then `over(open_ns, close_ns)`.
 
-    `engine_pid` is None for an endpoint that is not ours. `proc` and `cgroup` are for tests.
+    `engine` is the server's process (several: its replicas), None or () for an endpoint that is not ours; `neighbours` are servers of
+    ours beside it, which a co-run loads as well. `proc` and `cgroup` are for tests.
     """
 
-    def __init__(self, engine_pid: int | None, proc: Path = PROC, cgroup: Path = CGROUP) -> None:
-        self._engine_pid, self._proc = engine_pid, proc
+    def __init__(
+        self, engine: int | Sequence[int] | None, proc: Path = PROC, cgroup: Path = CGROUP, neighbours: Sequence[int] = ()
+    ) -> None:
+        self._leaders = frozenset((engine,) if isinstance(engine, int) else engine or ())
+        self._beside_leaders, self._proc = frozenset(neighbours), proc
         self._samples: list[_Sample] = []
         self._cost_s = 0.0
         self._why: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="system-sampler", daemon=True)
         self._engine: set[int] = set()
+        self._beside: set[int] = set()
         self._ours: set[int] = set()
         self._cpu_times = processes.CpuTimes(proc)
-        self._throttle = _cpu_stats([os.getpid(), *([engine_pid] if engine_pid else [])], proc, cgroup)
+        self._throttle = _cpu_stats([os.getpid(), *self._leaders], proc, cgroup)
         self._clock_s = clock_resolution_s()
 
     def __enter__(self) -> Sampler:
@@ -94,12 +101,14 @@ class Sampler:
         began = time.thread_time()
         try:
             if number == 0:
-                self._engine, self._ours = processes.find(self._proc, self._engine_pid, self._engine, {os.getpid(), *self._ours})
+                known = (self._engine, self._beside, {os.getpid(), *self._ours})
+                self._engine, self._beside, self._ours = processes.find(self._proc, self._leaders, self._beside_leaders, *known)
             busy, steal = processes.machine_s(self._proc / "stat")
-            engine, ours = self._cpu_times.of(self._engine), self._cpu_times.of(self._ours - self._engine)
+            engine, beside = self._cpu_times.of(self._engine), self._cpu_times.of(self._beside)
+            ours = self._cpu_times.of(self._ours - self._engine - self._beside)
             throttled = sum(map(_throttled_s, self._throttle)) if self._throttle else None
-            owned = self._engine_pid is not None
-            self._samples.append(_Sample(time.monotonic_ns(), busy, steal, engine if owned else None, ours, throttled))
+            owned = bool(self._leaders)
+            self._samples.append(_Sample(time.monotonic_ns(), busy, steal, engine if owned else None, ours, throttled, beside))
         except (OSError, ValueError, IndexError) as error:
             self._why = f"/proc cannot be read here: {error}"
         self._cost_s += time.thread_time() - began
@@ -108,16 +117,17 @@ class Sampler:
         """The figures of [open, close), after the block."""
         window_s = (close_ns - open_ns) / NS_PER_S
         reasons: dict[str, str] = {}
-        engine = ours = other = steal = throttled = None
+        engine = ours = other = steal = throttled = beside = None
         if self._why is not None or len(self._samples) < 2 or window_s <= 0:
             reasons["cpu"] = self._why or "no window"
         else:
             a, b = self._at(open_ns), self._at(close_ns)
             busy, steal = (b.busy_s - a.busy_s) / window_s, (b.steal_s - a.steal_s) / window_s
             ours = (b.ours_s - a.ours_s) / window_s
+            beside = (b.beside_s - a.beside_s) / window_s if self._beside_leaders else None
             if a.engine_s is not None and b.engine_s is not None:
                 engine = (b.engine_s - a.engine_s) / window_s
-                other = max(0.0, busy - engine - ours)
+                other = max(0.0, busy - engine - ours - (beside or 0.0))
             else:
                 reasons["engine_cpu_cores"] = "the endpoint is not ours, its processes cannot be seen"
                 reasons["other_cpu_cores"] = "an engine that is not ours cannot be told from other load"
@@ -138,6 +148,7 @@ class Sampler:
             sampler_cpu_cores=self._cost_s / span_s if span_s > 0 else 0.0,
             samples=len(self._samples),
             reasons=reasons,
+            neighbour_cpu_cores=beside,
         )
 
     def _at(self, t_ns: int) -> _Sample:
@@ -149,8 +160,9 @@ class Sampler:
         def between(x: float | None, y: float | None) -> float | None:
             return None if x is None or y is None else x + share * (y - x)
 
-        busy, steal, ours = (x + share * (y - x) for x, y in ((a.busy_s, b.busy_s), (a.steal_s, b.steal_s), (a.ours_s, b.ours_s)))
-        return _Sample(t_ns, busy, steal, between(a.engine_s, b.engine_s), ours, between(a.throttled_s, b.throttled_s))
+        pairs = ((a.busy_s, b.busy_s), (a.steal_s, b.steal_s), (a.ours_s, b.ours_s), (a.beside_s, b.beside_s))
+        busy, steal, ours, beside = (x + share * (y - x) for x, y in pairs)
+        return _Sample(t_ns, busy, steal, between(a.engine_s, b.engine_s), ours, between(a.throttled_s, b.throttled_s), beside)
 
 
 def clock_resolution_s(steps: int = 200) -> float:

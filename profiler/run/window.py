@@ -13,10 +13,10 @@ class Window:
     """Told of sends and ends in the order they happen; times are CLOCK_MONOTONIC ns.
 
     `look_ns`: no rule can fire before it, so that the loop need not ask. `led`: another process opens and closes this window, by
-    `open_at` and `close_at`, because several clients share it.
+    `open_at` and `close_at`, because several clients share it. `told`: an open loop's as well, which else opens by its own clock.
     """
 
-    def __init__(self, plan: LoadPlan, started_ns: int, led: bool = False) -> None:
+    def __init__(self, plan: LoadPlan, started_ns: int, led: bool = False, told: bool = False) -> None:
         self._plan = plan
         self._led = led
         self._warm_ns = started_ns + int(plan.warmup_s * NS_PER_S)
@@ -33,7 +33,7 @@ class Window:
         self.cohort_sent = 0
         self.cohort_done = 0
         self.look_ns = 0
-        if plan.kind == "rate":
+        if plan.kind == "rate" and not told:
             self.open_ns = self._warm_ns  # an open loop knows its times beforehand
 
     @property

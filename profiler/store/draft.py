@@ -55,10 +55,9 @@ class RunDraft:
             imported = document["run"].get("provenance_class") == "imported"
             if requests or not imported:  # figures without requests have no empty table of them
                 write_requests(self.folder / "requests.parquet", self.run_id, requests)
-            kept = [
-                *(["requests.parquet"] if requests or not imported else []),
-                *(name for name in KEPT_FILES if (self.folder / name).is_file()),
-            ]
+            logs = sorted(path.name for path in self.folder.glob("engine-[0-9]*.log"))  # of further replicas
+            own = ["requests.parquet"] if requests or not imported else []
+            kept = [*own, *(name for name in KEPT_FILES if (self.folder / name).is_file()), *logs]
             files = {name: checksum(self.folder / name) for name in kept}
             write_json(self.folder / "run.json", run_document(document, self.run_id, files))
             for name in [*kept, "run.json"]:

@@ -182,7 +182,7 @@ def test_an_engine_that_dies_at_its_start_leaves_its_log_beside_the_failed_run(s
     ]
     assert len(failed) == 3
     for path in failed:
-        error = json.loads(path.read_text())["run"]["error"]
+        error = json.loads(path.read_text())["run"]["status_reason"]
         assert "/nowhere/at/all.jsonl" in (path.parent / "engine.log").read_text() and "dead" in error
 
 
@@ -191,5 +191,5 @@ def test_a_backend_that_this_machine_cannot_run_is_recorded_with_the_reason(spec
     spec.write_text(spec.read_text().replace("backends = [", f'backends = ["{tmp_path / "huge.toml"}", '))
     done = profile("sweep", spec, cwd=tmp_path)
     assert done.returncode == 0 and "profile list backends" in done.stderr
-    errors = {str(r["error"]) for r in runs(tmp_path / "results") if r["status"] == "failed"}
+    errors = {str(r["status_reason"]) for r in runs(tmp_path / "results") if r["status"] == "failed"}
     assert len(errors) == 1 and "it needs 900000GiB of memory, there are" in errors.pop()

@@ -134,10 +134,10 @@ PROFILER = textwrap.dedent("""
     from pathlib import Path
     from profiler import catalog
     from profiler.engines import registry
-    from profiler.models import resolve
+    from profiler.models import on_disk
     quiet = lambda line: None
     engine, spec = registry.get("vllm"), catalog.backend("vllm-cpu-bf16")
-    variant = engine.prepare(resolve("synthetic:llama-tiny", quiet), spec, quiet)
+    variant = engine.prepare(on_disk("synthetic:llama-tiny"), spec, quiet)
     with engine.start(variant, spec, Path(sys.argv[1]), quiet):
         sys.stdin.read()
 """)
@@ -148,7 +148,8 @@ def test_kill_9_of_the_profiler_leaves_nothing_of_vllm(tiny: LocalModel, tmp_pat
     """While it loads: EngineCore is there, the server does not listen yet."""
     profiler = subprocess.Popen([sys.executable, "-c", PROFILER, str(tmp_path / "engine.log")], stdin=subprocess.PIPE)
     try:
-        until(lambda: len(family(server_of(profiler.pid) or -1)) >= 3, "EngineCore starts", deadline_s=240)
+        until(lambda: profiler.poll() is not None or len(family(server_of(profiler.pid) or -1)) >= 3, "EngineCore starts", deadline_s=240)
+        assert profiler.poll() is None, "the profiler ended by itself"
         processes = family(server_of(profiler.pid) or -1)
         profiler.kill()
         profiler.wait()

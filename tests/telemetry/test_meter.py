@@ -75,7 +75,7 @@ def url_of(server: Any) -> str:
 def recorded(folder: Path, meter: MeterSpec, monkeypatch: pytest.MonkeyPatch) -> tuple[energy.Telemetry, int, int]:
     monkeypatch.setattr(module, "IDLE_S", 0.5)
     folder.mkdir()
-    with module.recording(folder, None, 0.05, meter):
+    with module.recording(folder, (), 0.05, meter):
         begin = time.monotonic_ns()
         time.sleep(1.0)
         end = time.monotonic_ns()

@@ -20,7 +20,7 @@ import json, sys, time
 from pathlib import Path
 from profiler.machine.telemetry import recording as module
 module.IDLE_S = 0.5
-with module.recording(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])):
+with module.recording(Path(sys.argv[1]), (int(sys.argv[2]),), float(sys.argv[3])):
     begin = time.monotonic_ns()
     time.sleep(2.2)
     print(json.dumps([begin, time.monotonic_ns()]))
@@ -122,7 +122,7 @@ def popen(*a, **k):
     kept.append(make(*a, **k))
     return kept[-1]
 module.subprocess.Popen = popen
-with module.recording(Path({str(folder)!r}), os.getpid(), 0.05):
+with module.recording(Path({str(folder)!r}), (os.getpid(),), 0.05):
     kept[0].send_signal(signal.SIGKILL)
 """
     env = {**os.environ, "LD_LIBRARY_PATH": str(library)}

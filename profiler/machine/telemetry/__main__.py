@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,13 +31,14 @@ RESCAN_S = 10.0  # between looks for new processes: an engine starts its workers
 class Processes:
     """Whose process is whose, looked up every RESCAN_S."""
 
-    def __init__(self, engine_pid: int | None, parent: int) -> None:
-        self._engine_pid, self._parent = engine_pid, parent
+    def __init__(self, engine_pids: Sequence[int], parent: int) -> None:
+        self._engine_pids, self._parent = engine_pids, parent
         self._watched, self._at = Watched(), 0.0
 
     def __call__(self) -> Watched:
         if self._at == 0.0 or time.monotonic() - self._at > RESCAN_S:
-            engine, ours = proc.find(proc.PROC, self._engine_pid, set(self._watched.engine), {self._parent, *self._watched.ours})
+            known = set(self._watched.engine), set[int](), {self._parent, *self._watched.ours}
+            engine, _, ours = proc.find(proc.PROC, self._engine_pids, (), *known)
             self._watched, self._at = Watched(frozenset(engine), frozenset(ours)), time.monotonic()
         return self._watched
 
@@ -70,7 +71,7 @@ def keep_off(cpus: list[int]) -> None:
 
 def open_sources(job: dict[str, Any]) -> tuple[list[Source], dict[str, dict[str, str]]]:
     """The sources that are here, and why the others are not: source -> {"": reason}."""
-    watched = Processes(job["pid"], job["parent"])
+    watched = Processes(job["pids"], job["parent"])
     makers: dict[str, Callable[[], Source]] = {
         "rapl": Rapl,
         "nvml": lambda: Nvml(watched),

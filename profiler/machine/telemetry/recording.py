@@ -29,16 +29,16 @@ MAX_STEP_S = 0.1  # of the wall clock against the monotonic one, for readings th
 
 @contextlib.contextmanager
 def recording(
-    folder: Path, pid: int | None, period_s: float, meter: MeterSpec | None = None, avoid_cpus: Sequence[int] = ()
+    folder: Path, pids: Sequence[int], period_s: float, meter: MeterSpec | None = None, avoid_cpus: Sequence[int] = ()
 ) -> Iterator[None]:
-    """Sample through the block; `folder` then has telemetry.parquet. `pid`: the engine's, None where it is not ours.
+    """Sample through the block; `folder` then has telemetry.parquet. `pids`: the engine's servers, () where they are not ours.
 
     The folder's name is the run's id. Where power can be read, the block begins after IDLE_S in which nobody sends: idle power is that
     of an engine that is ready, which is what a deployed replica draws while nobody asks.
     """
     began = _clocks()
-    sampler, why = _start(folder, pid, period_s, meter, avoid_cpus)
-    idle_ns = _idle(sampler, meter) if pid is not None or meter is not None else None
+    sampler, why = _start(folder, pids, period_s, meter, avoid_cpus)
+    idle_ns = _idle(sampler, meter) if pids or meter is not None else None
     try:
         yield
     finally:
@@ -48,9 +48,15 @@ def recording(
 
 
 def _start(
-    folder: Path, pid: int | None, period_s: float, meter: MeterSpec | None, avoid_cpus: Sequence[int]
+    folder: Path, pids: Sequence[int], period_s: float, meter: MeterSpec | None, avoid_cpus: Sequence[int]
 ) -> tuple[subprocess.Popen[bytes] | None, str | None]:
-    job: dict[str, Any] = {"pid": pid, "parent": os.getpid(), "period_s": period_s, "avoid_cpus": list(avoid_cpus), "exporter": None}
+    job: dict[str, Any] = {
+        "pids": list(pids),
+        "parent": os.getpid(),
+        "period_s": period_s,
+        "avoid_cpus": list(avoid_cpus),
+        "exporter": None,
+    }
     if meter is not None and outside.is_exporter(meter):
         kind, scale = outside.unit(meter)
         job["exporter"] = {"url": meter.url, "metric": meter.metric, "kind": kind, "scale": scale, "labels": dict(meter.labels)}
