@@ -28,7 +28,7 @@ from statistics import fmean, median
 from typing import Any
 
 from peer_clients import environment
-from peer_clients.adapters import _VLLM
+from peer_clients.adapters import VLLM_BENCH
 
 from profiler import environments
 from profiler.engines import http_client
@@ -125,7 +125,7 @@ def theirs(
     python: str, endpoint: Endpoint, concurrency: int, requests: int, seed: int, folder: Path, variables: dict[str, str]
 ) -> dict[str, Any]:
     command = [
-        python, "-c", _VLLM, "--backend", "openai", "--base-url", endpoint.url.removesuffix("/v1"), "--endpoint", "/v1/completions",
+        python, "-c", VLLM_BENCH, "--backend", "openai", "--base-url", endpoint.url.removesuffix("/v1"), "--endpoint", "/v1/completions",
         "--model", endpoint.model, "--tokenizer", environment.TOKENIZER, "--dataset-name", "random",
         "--random-input-len", str(INPUT_TOKENS), "--random-output-len", str(OUTPUT_TOKENS), "--num-prompts", str(requests + concurrency),
         "--max-concurrency", str(concurrency), "--ignore-eos", "--disable-tqdm", "--seed", str(seed), "--temperature", "0",

@@ -118,7 +118,7 @@ def _read_inference_perf(folder: Path) -> list[Reported]:
 
 # Not by `vllm bench serve`: the build for CPUs is not called `vllm`, and its command line asks for that one's version. To answer in its
 # place makes vLLM take the machine for an unknown one and load kernels for AVX-512, which other CPUs end with "illegal instruction".
-_VLLM = """
+VLLM_BENCH = """
 import argparse
 from vllm.benchmarks import serve
 parser = argparse.ArgumentParser()
@@ -129,7 +129,7 @@ serve.main(parser.parse_args())
 
 def _vllm(url: str, streams: int, requests: int, folder: Path) -> list[str]:
     return [
-        str(python_of(PEERS["vllm"])), "-c", _VLLM, "--backend", "openai-chat", "--base-url", url,
+        str(python_of(PEERS["vllm"])), "-c", VLLM_BENCH, "--backend", "openai-chat", "--base-url", url,
         "--endpoint", "/v1/chat/completions", "--model", "paced", "--tokenizer", TOKENIZER, "--dataset-name", "random",
         "--random-input-len", str(INPUT_TOKENS), "--random-output-len", str(OUTPUT_TOKENS), "--num-prompts", str(requests),
         "--max-concurrency", str(streams), "--ignore-eos", "--request-id-prefix", "peer-", "--disable-tqdm", "--seed", "1",
