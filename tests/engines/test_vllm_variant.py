@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from profiler import environments
-from profiler.engines import registry, vllm_adapters, vllm_cpu, vllm_variant
+from profiler.engines import registry, vllm, vllm_adapters, vllm_cpu, vllm_variant
 from profiler.errors import EngineError, ModelError, SpecError
 from profiler.models.synthetic_adapter import write_adapter, write_draft
-from profiler.records import LocalModel
+from profiler.records import LocalModel, Variant
 from profiler.spec import BackendSpec, validate_spec
 
 CONFIG = {"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 3, "vocab_size": 32, "max_position_embeddings": 64}
@@ -243,3 +243,13 @@ def test_a_draft_is_the_base_without_its_later_layers(tmp_path: Path) -> None:
     assert after == {name: tensor for name, tensor in before.items() if ".layers.2." not in name}
     assert json.loads((draft / "config.json").read_text()) == CONFIG | {"num_hidden_layers": 2}
     assert (draft / "tokenizer.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(("able", "dtype"), [({"avx2"}, "float32"), ({"avx2", "avx512f"}, "bfloat16"), (set(), "bfloat16")])
+def test_bf16_is_not_emulated(able: set[str], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_cpu, "flags", lambda: frozenset(able))
+    spec, said = backend({"weight_format": "bf16"}), []
+    made = vllm._on_this_cpu(Variant("bf16", None, "bf16", None), spec, said.append)
+    assert made.variant_id == ("bf16-in-f32" if dtype == "float32" else "bf16")
+    assert f"--dtype={dtype}" in registry.get("vllm").command(made, spec, 1)
+    assert bool(said) == (dtype == "float32")
