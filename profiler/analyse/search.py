@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from profiler.analyse.percentiles import ALPHA
@@ -221,9 +222,7 @@ def crossing(points: Sequence[tuple[float, float | None]], low: float, high: flo
     """Where a monotone fit through (load, score) passes 0 between `low` and `high`, on a logarithmic scale of the load; None if it does not."""
     known = sorted((math.log(load), value) for load, value in points if value is not None)
     fitted = monotone([value for _, value in known])
-    for (a, fa), (b, fb) in zip(
-        zip((x for x, _ in known), fitted, strict=True), list(zip((x for x, _ in known), fitted, strict=True))[1:], strict=False
-    ):
+    for (a, fa), (b, fb) in pairwise(zip((x for x, _ in known), fitted, strict=True)):
         if fa <= 0 < fb:
             found = math.exp(a + (b - a) * (0 - fa) / (fb - fa))
             return found if low < found < high else None
