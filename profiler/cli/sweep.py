@@ -13,6 +13,7 @@ import click
 from profiler.errors import ProfilerError
 
 if TYPE_CHECKING:
+    from profiler.analyse.memory import Prediction
     from profiler.cli.progress import Progress
     from profiler.plan import Plan, Start
     from profiler.records import LocalModel
@@ -148,7 +149,7 @@ def measure_backend(
     from profiler.analyse.assess import failed
     from profiler.cli.measuring import measured_runs, prepare
 
-    start = keep_fitting(start, facts, store, model, progress)
+    start, forecasts = keep_fitting(start, facts, store, model, progress)
     if not start.cells:
         return
     try:
@@ -162,24 +163,31 @@ def measure_backend(
     done = store.measured()
     missing = [cell for cell in start.cells if (cell.cell_id, environment, start.repeat) not in done]
     progress.already(len(start.cells) - len(missing), start.backend.name)
-    for _ in measured_runs(start, missing, engine, variant, environment, facts, store, model, tokenizer_json, work, progress):
+    for _ in measured_runs(start, missing, engine, variant, environment, facts, store, model, tokenizer_json, work, progress, forecasts):
         pass
 
 
-def keep_fitting(start: Start, facts: Any, store: Store, model: LocalModel | None, progress: Progress) -> Start:
-    """The start without the cells whose memory does not fit: they are recorded as failed, with the numbers."""
+def keep_fitting(
+    start: Start, facts: Any, store: Store, model: LocalModel | None, progress: Progress
+) -> tuple[Start, dict[str, Prediction | None]]:
+    """The start without the cells whose memory does not fit (recorded as failed, with the numbers), and each cell's prediction.
+
+    A cell that the store has measured stays in: little free memory today is no failure of what was measured.
+    """
     from profiler.analyse.assess import failed
     from profiler.analyse.memory import forecast
 
+    measured = {(cell_id, repeat) for cell_id, _, repeat in store.measured()}
+    forecasts: dict[str, Prediction | None] = {}
     fitting = []
     for cell in start.cells:
-        predicted = forecast(cell, model, facts.machine.get("isa") or ())
-        if predicted is None or predicted.problem is None:
+        predicted = forecasts[cell.cell_id] = forecast(cell, model, facts.machine.get("isa") or ())
+        if predicted is None or predicted.problem is None or (cell.cell_id, start.repeat) in measured:
             fitting.append(cell)
             continue
         store.keep(failed(facts, cell, start.repeat, predicted.problem, model, predicted))
         progress.cell_done(cell, f"failed: {predicted.problem}", failed=True)
-    return replace(start, cells=tuple(fitting))
+    return replace(start, cells=tuple(fitting)), forecasts
 
 
 def resolve_model(engines: Iterable[str], name: str, progress: Progress, flags: dict[str, Any]) -> LocalModel | None:

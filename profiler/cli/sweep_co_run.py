@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,9 @@ from profiler.errors import ProfilerError
 
 if TYPE_CHECKING:
     from profiler.cli.progress import Progress
-    from profiler.plan import Cell, Start
+    from profiler.plan import Start
     from profiler.records import LocalModel
-    from profiler.store.draft import RunDraft
+    from profiler.run.start import Outcome
     from profiler.store.store import Store
 
 
@@ -29,10 +28,8 @@ def measure_co_run(
 ) -> None:
     """As measure_backend does for one backend. A group is measured as a whole or not at all."""
     from profiler.analyse.assess import assess, failed
-    from profiler.cli.measuring import prepare
-    from profiler.cli.sweep_show import summary
+    from profiler.cli.measuring import keep_each, prepare
     from profiler.run import co_run
-    from profiler.run.start import Watch
 
     prepared: dict[str, co_run.Prepared] = {}
     environments: dict[str, str] = {}
@@ -55,19 +52,12 @@ def measure_co_run(
         for cell in group
     ]
     progress.already(len(start.cells) - len(missing), "co-run")
-    drafts: dict[str, RunDraft] = {}
 
-    def new_folder(cell: Cell) -> Path:
-        drafts[cell.cell_id] = store.draft()
-        return drafts[cell.cell_id].folder
+    def judged(outcome: Outcome) -> dict[str, Any]:
+        return assess(facts, outcome, start.repeat, environments[outcome.cell.backend.name], model)
 
-    watch = Watch(progress.working, progress.cell_started, progress.cell_progress)
-    with closing(co_run.measure_co_run(start, missing, prepared, tokenizer_json, work, new_folder, watch)) as outcomes:
-        try:
-            for outcome in outcomes:  # not settled: the window is shared
-                run = assess(facts, outcome, start.repeat, environments[outcome.cell.backend.name], model)
-                drafts.pop(outcome.cell.cell_id).commit(run, outcome.measured.requests if outcome.measured else ())
-                progress.cell_done(outcome.cell, summary(run), failed=outcome.failure is not None)
-        finally:
-            for draft in drafts.values():
-                draft.discard()
+    # Not settled: the window is shared.
+    for _ in keep_each(
+        store, progress, lambda *seams: co_run.measure_co_run(start, missing, prepared, tokenizer_json, work, *seams), judged
+    ):
+        pass
