@@ -174,10 +174,13 @@ def _shifted(source: Path, target: Path, run_id: str, shift_ns: int) -> None:
 
 
 def generate(root: Path, results: Path, runs: int, n: int, tokens: int) -> None:
-    """A store of `runs` runs like the first one of `results`, by one process per core."""
+    """A store of `runs` runs like the first one of `results`, by one process per core. What an interrupted call made stays and counts."""
     like, wanted = pattern(results), points(runs)
+    made = {(row["cell_id"], row["repeat"]) for row in Store(root).rows()}
     cells = sorted({point.cell_id for point in wanted})
-    jobs: Iterator[tuple[Any, ...]] = ((root, like, point, cells, n, tokens) for point in wanted)
+    jobs: Iterator[tuple[Any, ...]] = (
+        (root, like, point, cells, n, tokens) for point in wanted if (point.cell_id, point.repeat) not in made
+    )
     with multiprocessing.Pool() as pool:
         for done in [pool.apply_async(make, job) for job in jobs]:
             done.get()

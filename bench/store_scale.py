@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +20,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from store_like import generate, null_run
+
+from profiler.store import index
+from profiler.store.store import Store
 
 WARM = 3
 PROFILE = [sys.executable, "-m", "profiler"]
@@ -86,26 +88,27 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the stores, and measure those that are there")
     given = parser.parse_args()
     print(
-        "| runs | generated in s | GB on disk | bytes/stamp | with the rest of the file | ls cold s | ls warm s | report cold s | report warm s | MB peak |"
+        "| runs | generated in s | GB on disk | bytes/stamp | with the rest of the file | ls cold s | ls warm s | report cold s | report warm s | MB peak | MB of HTML |"
     )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for runs in map(int, given.runs.split(",")):
         root = given.folder / f"store-{runs}"
         began = time.perf_counter()
-        if not root.exists():
+        if len(Store(root).rows()) < runs:
             generate(root, given.like or null_run(given.folder / "like"), runs, given.requests, given.tokens)
         made_s = time.perf_counter() - began
         size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
         _, columns, whole = stamp_bytes(root)
+        (root / index.FILE).unlink(missing_ok=True)
         found = measure(root)
         (ls, ls_warm), (report, report_warm) = found["results ls"], found["report"]
         peak = max(report.peak_bytes, report_warm.peak_bytes) / 1e6
         print(
             f"| {runs:,} | {made_s:.0f} | {size / 1e9:.3f} | {columns:.2f} | {whole:.2f} | {ls.wall_s:.2f} | {ls_warm.wall_s:.2f} "
-            f"| {report.wall_s:.1f} | {report_warm.wall_s:.1f} | {peak:.0f} |",
+            f"| {report.wall_s:.1f} | {report_warm.wall_s:.1f} | {peak:.0f} "
+            f"| {(root / 'report.html').stat().st_size / 1e6:.1f} |",
             flush=True,
         )
-        print(f"  html {statistics.fmean([(root / 'report.html').stat().st_size]) / 1e6:.1f} MB", file=sys.stderr)
         if not given.keep:
             shutil.rmtree(root)
 

@@ -63,6 +63,7 @@ def throughput_latency(selection: Selection, workload: str, metric: str) -> Figu
 
 def distribution(selection: Selection, workload: str, metric: str, load: tuple[str, float]) -> Figure | None:
     """Empirical distribution of `metric` at one load, a step curve per backend; requests that failed are the share above the curve."""
+    import numpy as np
     import plotly.graph_objects as go
 
     name, column = METRICS[metric]
@@ -75,7 +76,7 @@ def distribution(selection: Selection, workload: str, metric: str, load: tuple[s
         if values:
             number = selection.backends.index(row["backend"])
             colour, dash = PALETTE[number % len(PALETTE)], DASHES[row["repeat"] % len(DASHES)]
-            x, y = thinned(values, n)
+            x, y = map(np.asarray, thinned(values, n))  # of a list plotly looks at every number, and writes it as text
             plot.add_trace(
                 go.Scatter(x=x, y=y, mode="lines", line={"shape": "hv", "color": colour, "dash": dash, "width": 2}, name=_legend(row))
             )

@@ -150,7 +150,7 @@ def cohort_values(requests: pa.Table | None, column: str, vacuous: bool) -> tupl
     """Of a run's requests (columns LATENCIES; None: it has no readable file): see Selection.cohort_values."""
     if requests is None:
         return [], 1
-    inside = requests["in_window"].fill_null(False).to_numpy()
+    inside = requests["in_window"].to_numpy().astype(bool)  # NULL becomes None, which is not in it
     answered = inside & requests["error_kind"].is_null().to_numpy()
     values = requests[column].to_numpy()[answered]  # NULL becomes NaN
     values = values[values == values]

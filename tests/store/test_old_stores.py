@@ -94,7 +94,11 @@ def test_the_chain_of_migrations_is_followed_step_by_step(monkeypatch: pytest.Mo
     """With two versions to come, of which each renames a key of run.json: a run of version 1 goes through all of them, in order."""
 
     def renamed(before: str, after: str) -> Any:
-        return lambda found: {**found, "run": {after if key == before else key: value for key, value in found["run"].items()}}
+        def step(found: dict[str, Any]) -> dict[str, Any]:
+            run = {key: value for key, value in found["run"].items() if key not in (before, after)}
+            return {**found, "run": run | {after: found["run"][before]}}
+
+        return step
 
     coming = {3: migrate.Step(renamed("backend", "halfway")), 4: migrate.Step(renamed("halfway", "arrivals"))}
     monkeypatch.setattr(migrate, "STEPS", {**migrate.STEPS, **coming})
