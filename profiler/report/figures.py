@@ -76,7 +76,8 @@ def distribution(selection: Selection, workload: str, metric: str, load: tuple[s
         if values:
             number = selection.backends.index(row["backend"])
             colour, dash = PALETTE[number % len(PALETTE)], DASHES[row["repeat"] % len(DASHES)]
-            x, y = map(np.asarray, thinned(values, n))  # of a list plotly looks at every number, and writes it as text
+            # Not lists: plotly looks at every number of one, and writes it as text, three times as long as seven digits in base64.
+            x, y = (np.asarray(axis, np.float32) for axis in thinned(values, n))
             plot.add_trace(
                 go.Scatter(x=x, y=y, mode="lines", line={"shape": "hv", "color": colour, "dash": dash, "width": 2}, name=_legend(row))
             )
