@@ -74,7 +74,9 @@ WITH cohort AS (SELECT CASE WHEN error_kind IS NULL THEN {column} END AS value F
 SELECT value FROM ranked WHERE place = (n * {percent} + 99) // 100
 """
 OUTPUT_TPS = """
-WITH reads AS (SELECT sent_ns, unnest(arrival_offsets_us) AS offset_us, unnest(arrival_tokens) AS tokens FROM '{file}')
+WITH gaps AS (SELECT request_id, sent_ns, unnest(arrival_gaps_us) AS gap_us, unnest(arrival_tokens) AS tokens,
+                     unnest(range(len(arrival_tokens))) AS place FROM '{file}'),
+     reads AS (SELECT sent_ns, tokens, sum(gap_us) OVER (PARTITION BY request_id ORDER BY place) AS offset_us FROM gaps)
 SELECT sum(tokens) / 20.0 FROM reads WHERE sent_ns + offset_us::BIGINT * 1000 >= 5000000000 AND sent_ns + offset_us::BIGINT * 1000 < 25000000000
 """
 INPUT_TPS = "SELECT sum(prompt_tokens) / 20.0 FROM '{file}' WHERE first_token_ns >= 5000000000 AND first_token_ns < 25000000000"
