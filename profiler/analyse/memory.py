@@ -103,7 +103,8 @@ def predict(cell: Cell, model: LocalModel | None, memory: DeviceMemory, isa: tup
     options = backend.options
     parts = footprint.tensors(model.folder)
     raw = footprint.config(model.folder)
-    stored = footprint.weights(parts, engine, backend.variant.weight_format, backend.variant.group_size)
+    high_bits = 32 if computes_in_f32(backend, isa) else footprint.HIGH_BITS
+    stored = footprint.weights(parts, engine, backend.variant.weight_format, backend.variant.group_size, high_bits)
     shape = footprint.kv_shape(model.folder, latent=engine == "vllm")
     precision = kv_precision(backend, isa)
     block = int(options.get("block_size") or BLOCK[engine if engine == "openvino" else f"vllm-{backend.device}"])
@@ -160,8 +161,15 @@ def kv_precision(backend: BackendSpec, isa: tuple[str, ...]) -> str:
     asked = str(backend.options.get("kv_cache_dtype", "auto"))
     if asked != "auto":
         return asked
+    return "float32" if computes_in_f32(backend, isa) else str(backend.options.get("dtype", "bfloat16"))
+
+
+def computes_in_f32(backend: BackendSpec, isa: tuple[str, ...]) -> bool:
+    """Whether vLLM keeps weights and cache in float32: asked for, or bfloat16 where this CPU would emulate it (engines/vllm_cpu.py)."""
+    if backend.engine != "vllm":
+        return False
     dtype = str(backend.options.get("dtype", "bfloat16"))
-    return "float32" if dtype == "bfloat16" and backend.device == "cpu" and isa and "avx512f" not in isa else dtype
+    return dtype == "float32" or (dtype == "bfloat16" and backend.device == "cpu" and bool(isa) and "avx512f" not in isa)
 
 
 def request_tokens(workload: WorkloadSpec, context: int) -> tuple[int, int]:
