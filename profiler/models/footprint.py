@@ -64,7 +64,9 @@ class Tensor:
 
     @property
     def role(self) -> str:
-        """embedding | head | matrix | small (norms, biases, rotary tables, routers' corrections)."""
+        """embedding | head | expert (of a mixture, its biases too) | matrix | small (norms, biases, rotary tables, routers' corrections)."""
+        if ".experts." in self.name:
+            return "expert"
         if len(self.shape) < 2:
             return "small"
         if any(part in self.name for part in EMBEDDINGS):
@@ -107,13 +109,14 @@ class Weights:
     """Bytes by part. A tied head is the embedding's matrix and counted once."""
 
     matrix_bytes: int
+    expert_bytes: int
     embedding_bytes: int
     head_bytes: int
     small_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        return self.matrix_bytes + self.embedding_bytes + self.head_bytes + self.small_bytes
+        return self.matrix_bytes + self.expert_bytes + self.embedding_bytes + self.head_bytes + self.small_bytes
 
 
 def tensors(folder: Path) -> tuple[Tensor, ...]:
@@ -146,10 +149,10 @@ def weights(parts: Sequence[Tensor], engine: str, weight_format: str, group_size
     """Bytes of the weights as `engine` keeps them in `weight_format`; what is stored already quantized keeps its own bytes. `high_bits`: of
     what is not quantized (32 where an engine that was asked for bfloat16 computes in float32)."""
     form = FORMATS.get((engine, weight_format))
-    of = {"matrix": 0, "embedding": 0, "head": 0, "small": 0}
+    of = {"matrix": 0, "expert": 0, "embedding": 0, "head": 0, "small": 0}
     for tensor in parts:
         of[tensor.role] += tensor.stored_bytes if form is None else _bytes(tensor, form, group_size, high_bits)
-    return Weights(of["matrix"], of["embedding"], of["head"], of["small"])
+    return Weights(of["matrix"], of["expert"], of["embedding"], of["head"], of["small"])
 
 
 def _bytes(tensor: Tensor, form: Format, group_size: int | None, high_bits: float) -> int:
@@ -162,6 +165,12 @@ def _bytes(tensor: Tensor, form: Format, group_size: int | None, high_bits: floa
     scales = rows * (ceil(tensor.shape[-1] / group) if group else 1)
     bits = high_bits if form.bits == HIGH_BITS else form.bits
     return int(tensor.elements * bits / 8 + scales * form.scale_bytes)
+
+
+def kernel_bytes(layers: int) -> int:
+    """What OpenVINO's kernels take when they first run, beside the weights that they pack: their code and scratch memory. Seen as what a
+    model's memory grew by and its packed weights do not explain: 7.0, 7.9 and 14.7 MB for 4, 8 and 30 layers (docs/memory.md)."""
+    return int(5.9e6 + 0.29e6 * layers)
 
 
 @dataclass(frozen=True)
