@@ -42,17 +42,19 @@ def command() -> None:
 def ls(results: Path, as_json: bool) -> None:
     """One line per run, oldest first."""
     store = _open(results)
-    frame = store.runs().sort_values("run_id")
+    rows = store.rows()  # not runs(): a frame would wait a second for pandas
     _warn(store)
-    if (machines := frame["comparison_id"].dropna().nunique()) > 1:
+    if (machines := len({row["comparison_id"] for row in rows} - {None})) > 1:
         hint = "compare only rows of one comparison_id (`profile report` says in what they differ)"
         click.echo(f"warning: runs of {machines} differing machines or settings: {hint}", err=True)
     if as_json:
-        click.echo(frame.to_json(orient="records", date_format="iso", indent=2))
-    elif frame.empty:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif not rows:
         click.echo(f"no runs in {results}")
     else:
-        click.echo(frame[LS_COLUMNS].to_string(index=False, float_format=lambda value: f"{value:g}", na_rep="—"))
+        table = [LS_COLUMNS, *([_cell(row[name]) for name in LS_COLUMNS] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        click.echo("\n".join(" ".join(map(str.rjust, line, widths)) for line in table))
 
 
 @command.command("show")
@@ -126,6 +128,10 @@ def _open(results: Path) -> Store:
     if not results.exists():
         raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
     return Store(results)
+
+
+def _cell(value: object) -> str:
+    return "—" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _warn(store: Store) -> None:
