@@ -107,8 +107,8 @@ def read(root: Path, seed: int) -> None:
         if len(checked - set(ids)):
             wrong.append(f"{len(checked - set(ids))} runs that were there are gone")
         checked |= set(ids)
-        last = set(ids[-3:])
-        if len(store.records(last)) != len(last):
+        last = {row["run_id"] for row in rows[-3:] if row["n_cohort"]}
+        if store.records(last).keys() != last:
             wrong.append("a run without its requests")
         print(json.dumps({"runs": len(rows), "wrong": wrong}), flush=True)
         time.sleep(pause.uniform(0.1, 0.6))
@@ -187,7 +187,7 @@ class Crash:
             try:
                 below = psutil.Process(sweep.pid).children(recursive=True)
                 clients = [p for p in below if "profiler.run.client" in p.cmdline()]
-            except psutil.NoSuchProcess:
+            except psutil.Error:
                 return
             if kind == "client":
                 if not clients:
@@ -217,7 +217,7 @@ def end(processes: list[psutil.Process]) -> None:
     for process in processes:
         try:
             process.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
+        except psutil.Error:
             pass
 
 

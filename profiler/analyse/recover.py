@@ -106,7 +106,7 @@ def broken_off(document: Mapping[str, Any], left: Any, status: str, why: str) ->
     target = qos.parse(run["qos"]) if run.get("qos") else None
     run |= summarise(left.requests, left.drive, target)
     run |= {"read_delay_p50_s": left.drive.read_delay_p50_s, "read_delay_p99_s": left.drive.read_delay_p99_s}
-    run |= {"status": status, "status_reason": why, "validity": "invalid", "validity_reasons": [why], "stop_reason": INTERRUPTED}
+    run |= {"status": status, "status_reason": why, "validity": "invalid", "validity_reasons": [why]}
     if target is not None:
         run |= {"qos_result": "UNDECIDED", "qos_reason": why}
     return {**document, "run": run}

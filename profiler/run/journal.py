@@ -67,22 +67,33 @@ def salvage(folder: Path) -> Left | None:
     why = "cancelled: the run was broken off"
     decoded = decode(folder, meta, _counter(noted["tokenizer_json"]), (opened, closed), why)
     first = seen[0].clock[0] if seen[0].clock else (opened, 0)
+    result = _result(folder)
+    switches = result.get("context_switches")
     drive = DriveResult(
         started_ns=first[0],
         window_open_ns=opened,
         window_close_ns=closed,
         ended_ns=last_ns,
         started_at=datetime.fromtimestamp(sum(first) / 1e9, UTC).isoformat(timespec="milliseconds"),
-        stop_reason=INTERRUPTED,
-        client_cpu_s=math.nan,  # died with the client
+        stop_reason=result.get("stop_reason", INTERRUPTED),
+        client_cpu_s=result.get("client_cpu_s", math.nan),  # unknown where the client died with it
         stamps="kernel" if decoded.read_delay_p50_s is not None else "user",
         read_delay_p50_s=decoded.read_delay_p50_s,
         read_delay_p99_s=decoded.read_delay_p99_s,
         clock_step_s=max(clock_step_s(one.clock) for one in seen),
         repeated_prompts=sum("#" in request.request_id for request in decoded.requests),
         client_processes=len(seen),
+        abandoned=result.get("abandoned", 0),
+        context_switches=tuple(switches) if switches else None,
     )
     return Left(decoded.requests, drive, finished)
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """What a client said that came to its end although its cell did not; {} otherwise."""
+    path = folder / "result.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 @dataclass(frozen=True)

@@ -139,9 +139,10 @@ def set_aside_leftovers(root: Path) -> int:
             with _creating(root):
                 for folder in sorted(p for p in (root / INCOMING).iterdir() if p.is_dir()):
                     _set_aside(root, folder)
-                for lock in (root / INCOMING).glob("?*.lock"):  # of a process killed between its rename and its last step
-                    if not lock.with_suffix("").exists():
-                        lock.unlink(missing_ok=True)
+                for place in (INCOMING, INTERRUPTED):
+                    for lock in (root / place).glob("?*.lock"):  # of a process killed between its rename and its last step
+                        if not lock.with_suffix("").exists():
+                            lock.unlink(missing_ok=True)
     return len(interrupted(root))
 
 
