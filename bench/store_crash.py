@@ -54,15 +54,16 @@ warmup_s = 0.1
 """
 KINDS = ("program", "parent", "client", "reader")
 WEIGHTS = (4, 3, 4, 3)
+STARTING = 0.8  # how often a sweep that has not begun a cell yet is spared: killing it then tells little, and it takes seconds to get there
 RECORD = struct.Struct("<B3xIqqI")  # kind, seq, two times, length of what follows; docs/store.md
 SENT, END, ERROR = 1, 3, 5
 
 
-def ended(spool: Path) -> set[int]:
-    """The intended times of the requests that had ended, cancelled ones apart, by the whole records of a spool."""
+def ended(spool: Path) -> Counter[int]:
+    """The intended times of the requests that had ended, cancelled ones apart, by the whole records of a spool (users may share one)."""
     data, at = spool.read_bytes(), 0
     intended: dict[int, int] = {}
-    found = set()
+    found: Counter[int] = Counter()
     while at + RECORD.size <= len(data):
         kind, seq, first, _, length = RECORD.unpack_from(data, at)
         if at + RECORD.size + length > len(data):
@@ -72,7 +73,7 @@ def ended(spool: Path) -> set[int]:
         if kind == SENT:
             intended[seq] = first
         elif kind == END or (kind == ERROR and not content.startswith(b"cancelled")):
-            found.add(intended[seq])
+            found[intended[seq]] += 1
     return found
 
 
@@ -127,6 +128,7 @@ class Crash:
         self.kills: Counter[str] = Counter()
         self.ended_alone: Counter[int] = Counter()
         self.started = 0
+        self.measuring: set[int] = set()  # process ids of the sweeps that have begun a cell
         self.sweeps = [self._sweep() for _ in range(2)]
         self.readers = [self._reader() for _ in range(readers)]
 
@@ -159,6 +161,9 @@ class Crash:
         """Hard-link each new spool, restart what ended, until that time."""
         while time.monotonic() < until:
             self.link()
+            for sweep in self.sweeps:
+                if sweep.pid not in self.measuring and any("profiler.run.client" in words for words in map(_words, below(sweep))):
+                    self.measuring.add(sweep.pid)
             for number, sweep in enumerate(self.sweeps):
                 if sweep.poll() is not None:
                     self.ended_alone[sweep.returncode] += 1
@@ -184,17 +189,16 @@ class Crash:
             self.readers[at] = self._reader()
         else:
             sweep = self.sweeps[number]
-            try:
-                below = psutil.Process(sweep.pid).children(recursive=True)
-                clients = [p for p in below if "profiler.run.client" in p.cmdline()]
-            except psutil.Error:
+            if sweep.pid not in self.measuring and self.random.random() < STARTING:
                 return
+            children = below(sweep)
+            clients = [process for process in children if "profiler.run.client" in _words(process)]
             if kind == "client":
                 if not clients:
                     return  # between two cells
                 end(clients)
             else:
-                end([psutil.Process(sweep.pid), *(below if kind == "program" else [])])
+                end([psutil.Process(sweep.pid), *(children if kind == "program" else [])])
                 sweep.wait()
                 self.sweeps[number] = self._sweep()
         self.kills[kind] += 1
@@ -202,8 +206,8 @@ class Crash:
     def stop(self) -> None:
         """Kill everything, then wait until no load client is left."""
         for process in [*self.readers, *self.sweeps]:
-            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-            end([psutil.Process(process.pid), *children] if process.poll() is None else [])
+            if process.poll() is None:
+                end([psutil.Process(process.pid), *below(process)])
             process.wait()
         deadline = time.monotonic() + 60
         while any(str(self.root) in " ".join(words) for words in map(_words, psutil.process_iter())):
@@ -211,6 +215,14 @@ class Crash:
                 raise SystemExit("processes of the sweeps are still there")
             time.sleep(0.05)
         self.link()
+
+
+def below(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Every process that it started, and they; [] when it has ended."""
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def end(processes: list[psutil.Process]) -> None:
@@ -256,7 +268,7 @@ def report(crash: Crash, took_s: float) -> int:
     verify = [sys.executable, "-m", "profiler", "results", "verify", "--json", "--results", str(crash.root)]
     done = subprocess.run(verify, capture_output=True, text=True)
     told = json.loads(done.stdout)
-    held: dict[str, set[int]] = {}
+    held: dict[str, Counter[int]] = {}
     status: Counter[str] = Counter()
     halves = []
     for folder in crash.root.glob("runs/*/*"):
@@ -264,15 +276,15 @@ def report(crash: Crash, took_s: float) -> int:
         if fault := half_read(folder):
             halves.append(fault)
         rows = pq.read_table(folder / "requests.parquet", columns=["intended_ns", "error_kind"]).to_pylist()
-        held[folder.name] = {row["intended_ns"] for row in rows if row["error_kind"] != "cancelled"}
+        held[folder.name] = Counter(row["intended_ns"] for row in rows if row["error_kind"] != "cancelled")
     lost, extra, finished = 0, 0, 0
     for spool in crash.links.iterdir():
-        truth, kept = ended(spool), held.get(spool.stem, set())
-        finished += len(truth)
-        lost += len(truth - kept)
-        extra += len(kept - truth)
+        truth, kept = ended(spool), held.get(spool.stem, Counter())
+        finished += truth.total()
+        lost += (truth - kept).total()
+        extra += (kept - truth).total()
         if truth != kept:
-            print(f"{spool.stem}: {len(truth)} had ended, {len(kept)} in the store", file=sys.stderr)
+            print(f"{spool.stem}: {truth.total()} had ended, {kept.total()} in the store", file=sys.stderr)
     looks = [json.loads(line) for line in (crash.work / "readers.jsonl").read_text().splitlines() if line.endswith("}")]
     wrong = [fault for look in looks for fault in look["wrong"]] + halves
     for fault in wrong[:10]:

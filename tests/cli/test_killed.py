@@ -37,9 +37,11 @@ warmup_s = 0.1
 """
 
 
-def ended(spool: Path) -> set[int]:
-    """Intended times of the requests whose END is whole in the file."""
-    data, at, intended, found = spool.read_bytes(), 0, {}, set()
+def ended(spool: Path) -> list[int]:
+    """Intended times of the requests whose END is whole in the file, in order; the first users of a closed loop share one."""
+    data, at = spool.read_bytes(), 0
+    intended: dict[int, int] = {}
+    found = []
     while at + journals.RECORD.size <= len(data):
         kind, seq, first, _, length = journals.RECORD.unpack_from(data, at)
         at += journals.RECORD.size + length
@@ -48,8 +50,8 @@ def ended(spool: Path) -> set[int]:
         if kind == journals.SENT:
             intended[seq] = first
         elif kind == journals.END:
-            found.add(intended[seq])
-    return found
+            found.append(intended[seq])
+    return sorted(found)
 
 
 def poll(look: Callable[[], Found], limit_s: float = 90) -> Found:
@@ -102,13 +104,13 @@ class Sweep:
     def runs(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_text())["run"] for path in sorted(self.results.glob("runs/*/*/run.json"))]
 
-    def kept(self) -> set[int]:
+    def kept(self) -> list[int]:
         """Intended times of the answered requests in the store, by plain SQL."""
         with duckdb.connect() as connection:
             rows = connection.execute(
                 f"select intended_ns from read_parquet('{self.results}/runs/*/*/requests.parquet') where error_kind is null"
             ).fetchall()
-        return {row[0] for row in rows}
+        return sorted(row[0] for row in rows)
 
 
 @pytest.fixture
