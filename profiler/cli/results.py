@@ -1,4 +1,4 @@
-"""`profile results ls|show|sql|import`: look into the store, and bring tables of other tools into it."""
+"""`profile results ls|show|sql|import|verify|push|pull`: look into the store, bring tables of other tools into it, keep it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from profiler.cli import results_keep
+from profiler.cli.results_folder import RESULTS
 
 if TYPE_CHECKING:
     from profiler.store.store import Store
@@ -25,15 +28,17 @@ LS_COLUMNS = [
     "qos_result",
 ]
 
-_results = click.option(
-    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder."
-)
+_results = click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
 @click.group("results")
 def command() -> None:
     """List, show and query stored runs."""
+
+
+for _keeping in (results_keep.verify, results_keep.push, results_keep.pull):
+    command.add_command(_keeping)
 
 
 @command.command("ls")
@@ -89,12 +94,12 @@ def sql(query: str, results: Path, as_json: bool) -> None:
 @_as_json
 def import_(file: Path, map_: str, dry_run: bool, results: Path, as_json: bool) -> None:
     """Add a CSV or Parquet table of another tool as runs of class `imported`. Twice the same adds nothing."""
+    from profiler.analyse.recover import open_store
     from profiler.store.foreign import mapping as mappings
     from profiler.store.foreign.bring import bring
-    from profiler.store.store import Store
 
     mapping = mappings.load(map_)
-    done = bring(Store(results), file, mapping, dry_run)
+    done = bring(open_store(results), file, mapping, dry_run)
     found = done.converted
     if done.other_mappings:
         hint = "both answer; import into a folder of its own to replace them"
@@ -121,13 +126,13 @@ def import_(file: Path, map_: str, dry_run: bool, results: Path, as_json: bool) 
 
 def _open(results: Path) -> Store:
     from profiler import catalog
+    from profiler.analyse.recover import open_store
     from profiler.errors import StoreError
-    from profiler.store.store import Store
 
     results = catalog.results(results)
     if not results.exists():
         raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
-    return Store(results)
+    return open_store(results)
 
 
 def _cell(value: object) -> str:
