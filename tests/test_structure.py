@@ -25,6 +25,7 @@ LAYERS = [
     {"run", "store"},
     {"analyse"},
     {"report", "selftest"},
+    {"frames"},
     {"cli"},
     {"__main__"},
 ]
