@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from profiler.cli import complete
+from profiler.cli.results_sql import sql
+
 if TYPE_CHECKING:
     from profiler.store.store import Store
 
@@ -36,6 +39,9 @@ def command() -> None:
     """List, show and query stored runs."""
 
 
+command.add_command(sql)
+
+
 @command.command("ls")
 @_results
 @_as_json
@@ -56,27 +62,12 @@ def ls(results: Path, as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("run_id")
-@_results
-def show(run_id: str, results: Path) -> None:
-    """Everything stored of one run, as JSON (its provenance, quality, verdicts and samples)."""
-    click.echo(json.dumps(_open(results).run(run_id), indent=2, ensure_ascii=False))
-
-
-@command.command("sql")
-@click.argument("query")
+@click.argument("run_id", shell_complete=complete.runs)
 @_results
 @_as_json
-def sql(query: str, results: Path, as_json: bool) -> None:
-    """Run one SELECT over the views runs, requests, tokens and telemetry (DuckDB).
-
-    \b
-    profile results sql "select backend, load, output_tps from runs order by output_tps desc"
-    """
-    store = _open(results)
-    frame = store.sql(query)
-    _warn(store)
-    click.echo(frame.to_json(orient="records", date_format="iso", indent=2) if as_json else frame.to_string(index=False, na_rep="—"))
+def show(run_id: str, results: Path, as_json: bool) -> None:
+    """Everything stored of one run, as JSON (its provenance, quality, verdicts and samples), with --json or without."""
+    click.echo(json.dumps(_open(results).run(run_id), indent=2, ensure_ascii=False))
 
 
 @command.command("import")

@@ -1,0 +1,13 @@
+"""The exit codes of `profile`, each once; docs/exit-codes.md is their table, and a test compares the two."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_PROVEN = 3  # a QoS target not met, a regression
+    INTERRUPTED = 130  # 128 + SIGINT, what shells report for a program ended by Ctrl-C
