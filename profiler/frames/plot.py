@@ -114,8 +114,7 @@ class Plot:
         for figure in money_figures.all_of(answer, answer.workloads[0]):
             if figure.key.startswith(key):
                 return shown(figure, key)
-        missing = "; ".join(f"{c.name}: {text}" for c in answer.candidates for text in c.missing)
-        raise ReportError(f"nothing to draw of {key.partition('-')[2]}", hint=missing or None)
+        raise ReportError(f"nothing to draw of {key.partition('-')[2]}", hint="the column `missing` of r.fit(QOS, demand) says what each lacks")
 
 
 def shown(figure: Figure | None, what: str) -> go.Figure:
