@@ -114,7 +114,9 @@ class Plot:
         for figure in money_figures.all_of(answer, answer.workloads[0]):
             if figure.key.startswith(key):
                 return shown(figure, key)
-        raise ReportError(f"nothing to draw of {key.partition('-')[2]}", hint="the column `missing` of r.fit(QOS, demand) says what each lacks")
+        raise ReportError(
+            f"nothing to draw of {key.partition('-')[2]}", hint="the column `missing` of r.fit(QOS, demand) says what each lacks"
+        )
 
 
 def shown(figure: Figure | None, what: str) -> go.Figure:

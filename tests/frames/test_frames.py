@@ -16,7 +16,7 @@ import synthetic
 import profiler as pf
 from profiler.errors import ProfilerError, ReportError, StoreError, UnknownNameError, UsageError
 from profiler.report import figures
-from profiler.report.selection import select
+from profiler.report.selection import of_cells
 from profiler.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +115,8 @@ def test_fit_and_cost_are_the_commands_answers(r: pf.Results) -> None:
 
 
 def test_figures_are_the_reports(r: pf.Results) -> None:
-    selection = select(Store(DATA))
+    store = Store(DATA)
+    selection = of_cells(store, "all", {row["cell_id"] for row in store.rows()})
     (workload,) = selection.workloads
     for metric in figures.METRICS:
         made = figures.throughput_latency(selection, workload, metric)
@@ -187,3 +188,26 @@ def test_errors_are_of_one_kind() -> None:
         pf.open("results/none-here")
     with pytest.raises(AttributeError):
         pf.nothing  # noqa: B018
+
+
+def test_compare_is_the_commands(tmp_path: Path) -> None:
+    analysis = pytest.importorskip("profiler.analyse.compare", reason="the comparison is not in this tree")
+    store = Store(tmp_path / "results")
+    for sweep, slower in (("a", 0), ("b", 40)):
+        for start in range(4):
+            requests = [synthetic.record(i, intended_ms=20 * i, ttft_ms=100 + slower + start + i % 7) for i in range(60)]
+            columns = {
+                "sweep_id": sweep,
+                "start_id": f"{sweep}{start}",
+                "repeat": start,
+                "workload": "w",
+                "model": "m",
+                "provenance_class": "measured",
+            }
+            store.keep(synthetic.document(**columns), requests)
+    r = pf.open(store.path)
+    found = r.compare({"sweep_id": "a"}, {"sweep_id": "b"}, "ttft_p95 > +5%")
+    assert found.outcome.tolist() == ["regression"] and found.starts_new.tolist() == [4] and 1.3 < found.ratio.iloc[0] < 1.5
+    assert found.attrs["notes"][0].startswith("regression") and found.attrs["provenance"] == {"runs measured": 8}
+    same = analysis.compare(r.where(sweep_id="a").selection(), r.where(sweep_id="b").selection(), ["ttft_p95 > +5%"])
+    assert same.compared[0].ratio == found.ratio.iloc[0]
