@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import pandas as pd
 
+from profiler.analyse.replicas import Routing
 from profiler.frames.frame import Frame, describe
 from profiler.store import schema
 
 if TYPE_CHECKING:
     from profiler.analyse.fit import Answer, Candidate
     from profiler.store.store import Store
+
+
+class Options(TypedDict, total=False):
+    """As the options of `profile fit`."""
+
+    workload: str | None
+    offers: Iterable[str]
+    prices: str | PathLike[str] | None
+    currency: str | None
+    api: str | None
+    routing: Routing
+    spares: int
+
 
 OF_CANDIDATE = ("model", "variant", "backend", "device", "workload")
 _FIT = {
@@ -61,19 +77,18 @@ _COST = {
 }
 
 
-def ask(
-    store: Store, qos: str, demand: str | None, workload: str | None, offers: tuple[str, ...], prices: str,
-    currency: str | None, api: str | None, routing: Any, spares: int,
-) -> Answer:  # fmt: skip
+def ask(store: Store, qos: str, demand: str | None, options: Options) -> Answer:
     """`profile fit` in Python. Raises QosError, SpecError, ReportError."""
     from profiler.analyse import demand as demands
     from profiler.analyse import fit
     from profiler.analyse.offers import load
     from profiler.analyse.qos import parse
 
-    known = load(Path(prices) if prices else None, offers, currency)
+    prices = options.get("prices")
+    known = load(Path(prices) if prices is not None else None, options.get("offers", ()), options.get("currency"))
     asked = demands.parse(demand) if demand is not None else None
-    return fit.answer(store, fit.Question(parse(qos), known, asked, workload, routing, spares, False, api))
+    routing, spares = options.get("routing", "round-robin"), options.get("spares", 0)
+    return fit.answer(store, fit.Question(parse(qos), known, asked, options.get("workload"), routing, spares, api=options.get("api")))
 
 
 def fit(answer: Answer, store: str) -> Frame:

@@ -6,13 +6,14 @@ They are made by the report's own functions, so that a notebook and a report of 
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Unpack
 
 from profiler.errors import ReportError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from profiler.frames.money import Options
     from profiler.frames.results import Results
     from profiler.report.figures import Figure
     from profiler.report.selection import Selection
@@ -62,23 +63,25 @@ class Plot:
         chosen, name = self._of(workload)
         return shown(telemetry.over_time(chosen, name), "telemetry: nothing was sampled")
 
-    def attainment(self, qos: str, demand: str | None = None, **options: Any) -> go.Figure:
+    def attainment(self, qos: str, demand: str | None = None, **options: Unpack[Options]) -> go.Figure:
         """Share of requests that keeps the target against load, with bounds and λ*."""
         return self._money("money-attainment", qos, demand, options)
 
-    def cost_at_demand(self, qos: str, demand: str | None = None, **options: Any) -> go.Figure:
+    def cost_at_demand(self, qos: str, demand: str | None = None, **options: Unpack[Options]) -> go.Figure:
         """Cost of a month against demand, in whole offers; crossings marked."""
         return self._money("money-demand", qos, demand, options)
 
-    def idle(self, qos: str, demand: str, **options: Any) -> go.Figure:
+    def idle(self, qos: str, demand: str, **options: Unpack[Options]) -> go.Figure:
         """What of a month is used, idle, spare, left over."""
         return self._money("money-idle", qos, demand, options)
 
-    def sensitivity(self, qos: str, demand: str | None = None, **options: Any) -> go.Figure:
+    def sensitivity(self, qos: str, demand: str | None = None, **options: Unpack[Options]) -> go.Figure:
         """Which input moves the cost most."""
         return self._money("money-tornado", qos, demand, options)
 
-    def imported(self, qos: str, what: Literal["throughput", "ttft", "tpot", "e2e"] = "throughput", **options: Any) -> go.Figure:
+    def imported(
+        self, qos: str, what: Literal["throughput", "ttft", "tpot", "e2e"] = "throughput", **options: Unpack[Options]
+    ) -> go.Figure:
         """Imported figures: throughput and its knee, or a mean against the offered rate."""
         return self._money(f"imported-{what}", qos, None, options)
 
@@ -105,7 +108,7 @@ class Plot:
             raise UnknownNameError("workload among these runs", workload, chosen.workloads)
         return chosen, workload or chosen.workloads[0]
 
-    def _money(self, key: str, qos: str, demand: str | None, options: dict[str, Any]) -> go.Figure:
+    def _money(self, key: str, qos: str, demand: str | None, options: Options) -> go.Figure:
         from profiler.report import money_figures
 
         answer = self._results.answer(qos, demand, **options)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from html import escape
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from profiler.frames import latency, money, nulls
 from profiler.frames.frame import Frame, describe, of_table
+from profiler.frames.money import Options
 from profiler.frames.part import Part, Where, choose
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Results:
         self._store = store
         self.conditions: Where = where or {}
         self.part = Part(store, (row["run_id"] for row in store.rows()) if run_ids is None else run_ids)
-        self._answers: dict[tuple[Any, ...], Answer] = {}
+        self._answers: dict[str, Answer] = {}
 
     def where(self, **conditions: Unpack[Where]) -> Results:
         """The same of some runs: `r.where(backend="openvino-xeon-int8", load=[1, 4])`. Raises UsageError or UnknownNameError."""
@@ -101,34 +101,22 @@ class Results:
         own = self.where(**conditions)
         return latency.frame(own.part.rows(), str(self.path))
 
-    def answer(
-        self,
-        qos: str,
-        demand: str | None = None,
-        *,
-        workload: str | None = None,
-        offers: Iterable[str] = (),
-        prices: str | PathLike[str] | None = None,
-        currency: str | None = None,
-        api: str | None = None,
-        routing: str = "round-robin",
-        spares: int = 0,
-    ) -> Answer:
+    def answer(self, qos: str, demand: str | None = None, **options: Unpack[Options]) -> Answer:
         """The planner's answer as objects: what `fit`, `cost` and the figures are made of. Arguments as the options of `profile fit`."""
-        asked = (qos, demand, workload, tuple(offers), str(prices or ""), currency, api, routing, spares)
+        asked = repr((qos, demand, sorted(options.items())))
         if asked not in self._answers:
-            self._answers[asked] = money.ask(cast("Store", self.part), *asked)  # the same public methods, of these runs
+            self._answers[asked] = money.ask(cast("Store", self.part), qos, demand, options)  # the same public methods, of these runs
         return self._answers[asked]
 
-    def fit(self, qos: str, demand: str | None = None, **options: Any) -> Frame:
+    def fit(self, qos: str, demand: str | None = None, **options: Unpack[Options]) -> Frame:
         """One row per model, variant, backend, device and workload: how far it keeps `qos`, replicas for `demand`, cost a month."""
         return money.fit(self.answer(qos, demand, **options), str(self.path))
 
-    def verdicts(self, qos: str, **options: Any) -> Frame:
+    def verdicts(self, qos: str, **options: Unpack[Options]) -> Frame:
         """One row per measured load: FITS, FAILS or UNDECIDED for any target, with the finding behind it."""
         return money.verdicts(self.answer(qos, None, **options), str(self.path))
 
-    def cost(self, qos: str, demand: str | None = None, **options: Any) -> Frame:
+    def cost(self, qos: str, demand: str | None = None, **options: Unpack[Options]) -> Frame:
         """One row per candidate, offer and point (at the demand, at λ*, at saturation)."""
         return money.cost(self.answer(qos, demand, **options), str(self.path))
 

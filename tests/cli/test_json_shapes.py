@@ -50,9 +50,7 @@ def test_every_command_takes_json_and_is_documented(name: str, command: click.Co
 def arguments_of(tmp_path: Path) -> dict[str, list[str]]:
     run_id = Store(DATA).rows()[0]["run_id"]
     demand = tmp_path / "demand.toml"
-    demand.write_text(
-        re.findall(r"```toml\n(.*?)```|((?:^    .*\n)+)", (ROOT / "docs" / "capacity.md").read_text(), flags=re.M | re.S)[0][0] or ""
-    )
+    demand.write_text('[demand]\nrate = 0.5\nqos = "ttft_p95<=1s"\n')
     store = ["--results", str(DATA)]
     reference = str(ROOT / "results" / "reference" / "openvino-xeon.csv")
     return {
@@ -60,6 +58,7 @@ def arguments_of(tmp_path: Path) -> dict[str, list[str]]:
         "report": ["report", *store, "--out", str(tmp_path / "r.html")],
         "fit": ["fit", *store, *FIT, "--demand", "0.5rps"],
         "cost": ["cost", *store, *FIT],
+        "plan": ["plan", str(demand), *store, *FIT[2:]],
         **{f"list {kind}": ["list", kind] for kind in ("backends", "workloads", "models", "engines")},
         "engines remove": ["engines", "remove", "openvino"],
         "doctor": ["doctor"],
