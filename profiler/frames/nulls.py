@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from profiler.store import schema
@@ -27,21 +27,24 @@ NO_REASON = "not recorded by the run"
 
 def of_runs(frame: pd.DataFrame) -> Nulls:
     """Reasons for a frame that has the columns of `runs`: the run's own words first, else what the column's definition says."""
+    said = {
+        name: frame[name].tolist() for name in ("status", "status_reason", "provenance_class", *dict(_REASONS).values()) if name in frame
+    }
     found: Nulls = {}
-    for column in frame.columns:
-        empty = frame[frame[column].isna()]
+    for column in map(str, frame.columns):
+        empty = frame[column].isna().to_numpy().nonzero()[0]
         if len(empty):
-            found[str(column)] = _count(_of_run(str(column), row) for row in empty.to_dict("records"))
+            own = next((reason for pattern, reason in _REASONS if re.fullmatch(pattern, column) and reason != column), None)
+            found[column] = _count(_of_run(column, own, {name: values[k] for name, values in said.items()}) for k in empty)
     return found
 
 
-def _of_run(column: str, row: Mapping[Any, Any]) -> str:
-    own = next((reason for pattern, reason in _REASONS if re.fullmatch(pattern, column) and reason != column), None)
-    if row.get("status") not in (None, "done") and column not in ("status_reason",):
-        return f"{row['status']}: {row.get('status_reason')}"
-    if own is not None and isinstance(text := row.get(own), str):
+def _of_run(column: str, own: str | None, run: Mapping[str, Any]) -> str:
+    if run.get("status") not in (None, "done") and column != "status_reason":
+        return f"{run['status']}: {run.get('status_reason')}"
+    if own is not None and isinstance(text := run.get(own), str):
         return text
-    if row.get("provenance_class") == "imported":
+    if run.get("provenance_class") == "imported":
         return "imported: the source does not give it"
     return by_definition(column)
 
@@ -85,7 +88,7 @@ def plain(frame: pd.DataFrame, reason: str) -> Nulls:
     return {str(column): {reason: int(n)} for column, n in counts.items() if n}
 
 
-def _count(reasons: Any) -> dict[str, int]:
+def _count(reasons: Iterable[str]) -> dict[str, int]:
     counted: dict[str, int] = {}
     for reason in reasons:
         counted[reason] = counted.get(reason, 0) + 1
