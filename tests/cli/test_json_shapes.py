@@ -23,7 +23,7 @@ from profiler.store import schema
 from profiler.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT / "notebooks" / "data"
+DATA = ROOT / "notebooks" / "data" / "closed-loop"
 ROWS = re.findall(r"^\| (`profile .+?) \| (object|array) \| (.+?) \|$", (ROOT / "docs" / "json.md").read_text(), flags=re.M)
 DOCUMENTED = {
     name: (kind, re.findall(r"`([^`]+)`", keys)) for names, kind, keys in ROWS for name in re.findall(r"`profile ([^`]+)`", names)
