@@ -16,7 +16,7 @@ READY = {
     "why runs are not valid": "select run_id, validity, unnest(validity_reasons) as reason from runs where validity <> 'valid'",
     "what failed": "select r.backend, q.error_kind, count(*) as n from requests q join runs r using (run_id) where q.in_window and q.error_kind is not null group by all",
     "slowest answers": "select run_id, request_id, ttft_sched_s, e2e_sched_s from requests where in_window order by ttft_sched_s desc nulls first limit 10",
-    "tokens per second of a run": "select run_id, floor((q.sent_ns + t.t_offset_us * 1000) / 1e9) as second, sum(t.tokens) as tokens from tokens t join requests q using (run_id, request_id) group by all order by all",
+    "tokens per second of a run": "select run_id, floor((q.sent_ns + t.t_offset_us * 1000::bigint) / 1e9) as second, sum(t.tokens) as tokens from tokens t join requests q using (run_id, request_id) group by all order by all",
     "power over time": "select run_id, t_ns, device, value as watts from telemetry where metric = 'power_w' order by run_id, t_ns",
 }  # fmt: skip
 VIEWS = {

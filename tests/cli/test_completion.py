@@ -25,7 +25,7 @@ def offered(*words: str, folder: Path | None = None) -> list[str]:
         "_PROFILE_COMPLETE": "bash_complete",
     }
     done = subprocess.run([PROFILE], env=environment, capture_output=True, text=True, cwd=folder, check=False)
-    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
 
 
 def test_names_that_ship() -> None:

@@ -50,7 +50,7 @@ def test_requests_and_tokens_are_the_parquet_files(r: pf.Results) -> None:
     assert len(r.requests()) == sum(pq.ParquetFile(path).metadata.num_rows for path in files)
     one = r.where(run_id=files[0].parent.name)
     assert one.requests().ttft_s.dropna().tolist() == pq.read_table(files[0]).column("ttft_s").drop_null().to_pylist()
-    counted = sum(sum(tokens or ()) for tokens in one.requests().arrival_tokens)
+    counted = sum(int(sum(tokens)) for tokens in one.requests().arrival_tokens.dropna())
     assert one.tokens().tokens.sum() == counted > 0
 
 
@@ -94,7 +94,7 @@ def test_arrow_has_the_schema_and_survives_parquet(r: pf.Results, tmp_path: Path
     table = r.arrow.requests()
     assert table.schema.field("ttft_s").metadata[b"unit"] == b"s" and table.num_rows == len(r.requests())
     pq.write_table(r.arrow.runs, tmp_path / "runs.parquet")
-    (n,) = duckdb.sql(f"select count(*) from '{tmp_path / 'runs.parquet'}'").fetchone() or (None,)
+    ((n,),) = duckdb.sql(f"select count(*) from '{tmp_path / 'runs.parquet'}'").fetchall()
     assert n == len(r)
 
 
