@@ -136,9 +136,9 @@ class Results:
         """
         from profiler.frames import comparison
 
-        sides = [one if isinstance(one, Results) else self.where(**one) for one in (base, new)]
+        first, second = (one if isinstance(one, Results) else self.where(**one) for one in (base, new))
         rules = [fail_if] if isinstance(fail_if, str) else fail_if
-        return comparison.compare(*sides, rules, confidence, with_suspect, allow_differing, str(self.path))
+        return comparison.compare(first, second, rules, confidence, with_suspect, allow_differing, str(self.path))
 
     def selection(self) -> Selection:
         """These runs as the report sees them. Raises ReportError when there is none."""
