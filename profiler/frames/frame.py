@@ -98,12 +98,14 @@ def _html(frame: pd.DataFrame) -> str:
 
 def said_below(frame: pd.DataFrame, columns: list[Any]) -> list[str]:
     """What stands under the table: how much is shown, whose figures, what is missing and why."""
-    more = [f"{len(frame):,} rows"]
+    more = [f"{len(frame):,} row{'s' if len(frame) != 1 else ''}"]
     if len(frame) > ROWS_SHOWN:
         more[0] += f", the first {ROWS_SHOWN} shown"
     if len(columns) < frame.shape[1]:
         more.append(f"{len(columns)} of {frame.shape[1]} columns shown")
-    classes = ", ".join(f"{name} {n:,}" for name, n in frame.attrs.get("provenance", {}).items())
+    # Counted anew where the rows say it: attributes stay those of the whole after a selection.
+    counted = _provenance(frame)
+    classes = ", ".join(f"{name} {n:,}" for name, n in counted.items()) or ", ".join(frame.attrs.get("provenance", {}))
     lines = ["; ".join(more) + (f". Provenance: {classes}." if classes else ".")]
     empty = [name for name in frame.columns if len(frame) and frame[name].isna().any()]
     whole = len(frame.columns) > COLUMNS_SHOWN  # of a whole table only the columns that are shown are explained

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HEIGHT_PX = 400
 LINE_PX = 15
-CAPTION_CHARACTERS = 125
+CAPTION_CHARACTERS = 135
 Metric = Literal["ttft", "tpot"]
 
 
@@ -137,13 +137,13 @@ def shown(figure: Figure | None, what: str) -> go.Figure:
         plot_bgcolor="white",
         font={"color": "#222"},
         height=HEIGHT_PX + below,
-        margin={"l": 70, "r": 20, "t": 90, "b": 60 + below},
+        margin={"l": 70, "r": 20, "t": 90, "b": 74 + below},
         meta={"key": figure.key, "title": figure.title, "caption": figure.caption, "description": figure.description},
     )
-    plot.update_xaxes(gridcolor="#ddd", zerolinecolor="#bbb", linecolor="#888")
+    plot.update_xaxes(title_standoff=8, automargin=False, gridcolor="#ddd", zerolinecolor="#bbb", linecolor="#888")
     plot.update_yaxes(gridcolor="#ddd", zerolinecolor="#bbb", linecolor="#888")
     plot.add_annotation(
-        text="<br>".join(lines), x=0, xref="paper", xanchor="left", y=0, yref="paper", yanchor="top", yshift=-52, showarrow=False, align="left",
+        text="<br>".join(lines), x=0, xref="paper", xanchor="left", y=0, yref="paper", yanchor="top", yshift=-64, showarrow=False, align="left",
         font={"size": 11, "color": "#555"},
     )  # fmt: skip
     return plot
