@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from profiler.cli import complete
 from profiler.cli.results_folder import RESULTS
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ PIPED_WIDTH = 160  # of tables in a file or a CI log, where there is no terminal
 
 _OPTIONS = (
     click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder."),
-    click.option("--workload", default=None, help="Only this workload.  [default: each one]"),
+    click.option("--workload", default=None, shell_complete=complete.stored_workloads, help="Only this workload.  [default: each one]"),
     click.option("--prices", type=click.Path(path_type=Path), default=None, help="TOML with your own offers and hosted prices."),
     click.option("--offer", "offers", multiple=True, help='An offer in one line: "DEVICE=0.096 USD/h 2026-11-24". May be repeated.'),
     click.option("--currency", default=None, help="Three capitals; rows in another one are left out.  [default: of your offers, or USD]"),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from profiler.cli import results_keep
+from profiler.cli import complete, results_keep
 from profiler.cli.results_folder import RESULTS
+from profiler.cli.results_sql import sql
 
 if TYPE_CHECKING:
     from profiler.store.store import Store
@@ -37,8 +38,8 @@ def command() -> None:
     """List, show and query stored runs."""
 
 
-for _keeping in (results_keep.verify, results_keep.push, results_keep.pull):
-    command.add_command(_keeping)
+for _other in (sql, results_keep.verify, results_keep.push, results_keep.pull):
+    command.add_command(_other)
 
 
 @command.command("ls")
@@ -63,27 +64,12 @@ def ls(results: Path, as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("run_id")
-@_results
-def show(run_id: str, results: Path) -> None:
-    """Everything stored of one run, as JSON (its provenance, quality, verdicts and samples)."""
-    click.echo(json.dumps(_open(results).run(run_id), indent=2, ensure_ascii=False))
-
-
-@command.command("sql")
-@click.argument("query")
+@click.argument("run_id", shell_complete=complete.runs)
 @_results
 @_as_json
-def sql(query: str, results: Path, as_json: bool) -> None:
-    """Run one SELECT over the views runs, requests, tokens and telemetry (DuckDB).
-
-    \b
-    profile results sql "select backend, load, output_tps from runs order by output_tps desc"
-    """
-    store = _open(results)
-    frame = store.sql(query)
-    _warn(store)
-    click.echo(frame.to_json(orient="records", date_format="iso", indent=2) if as_json else frame.to_string(index=False, na_rep="—"))
+def show(run_id: str, results: Path, as_json: bool) -> None:
+    """Everything stored of one run, as JSON (its provenance, quality, verdicts and samples), with --json or without."""
+    click.echo(json.dumps(_open(results).run(run_id), indent=2, ensure_ascii=False))
 
 
 @command.command("import")

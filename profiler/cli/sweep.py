@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from profiler.cli import complete
+from profiler.cli.exit_codes import ExitCode
 from profiler.cli.results_folder import RESULTS
 from profiler.errors import ProfilerError
 
@@ -21,15 +23,21 @@ if TYPE_CHECKING:
     from profiler.report.selection import Selection
     from profiler.store.store import Store
 
-EXIT_QOS_NOT_MET = 3
-
 
 @click.command("sweep")
 @click.argument("spec_file", required=False, metavar="[SPEC.toml]")
-@click.option("--model", help="Hub id, folder, catalogue name or synthetic:NAME. With --url: the name the endpoint serves.")
-@click.option("--backend", "backends", multiple=True, help="Backend name or TOML file; repeat to compare.")
+@click.option(
+    "--model",
+    shell_complete=complete.models,
+    help="Hub id, folder, catalogue name or synthetic:NAME. With --url: the name the endpoint serves.",
+)
+@click.option(
+    "--backend", "backends", multiple=True, shell_complete=complete.backends, help="Backend name or TOML file; repeat to compare."
+)
 @click.option("--co-run", metavar="A,B", help="Backends to measure at once on this machine: each alone and all together.")
-@click.option("--workload", "workloads", multiple=True, help="Workload name or TOML file; repeat for several.")
+@click.option(
+    "--workload", "workloads", multiple=True, shell_complete=complete.workloads, help="Workload name or TOML file; repeat for several."
+)
 @click.option("--concurrency", metavar="N,N,…|auto", help="Closed loop: that many users, each waits for its answer.")
 @click.option("--rate", "rates", metavar="R,R,…", help="Open loop: requests arrive at R per second, whatever the server does.")
 @click.option(
@@ -37,7 +45,7 @@ EXIT_QOS_NOT_MET = 3
 )
 @click.option("--think", metavar="TIME", help="Closed loop: pause between an answer and the next request, 2s or exponential:2s.")
 @click.option("--trace", metavar="FILE", help="Replay FILE (Azure, BurstGPT, Mooncake, own JSONL) in place of a trace workload's file.")
-@click.option("--qos", help='QoS target, e.g. "ttft_p95<=1s, tpot_p95<=80ms".')
+@click.option("--qos", shell_complete=complete.presets, help='QoS target, e.g. "ttft_p95<=1s, tpot_p95<=80ms".')
 @click.option("--url", help="Measure an OpenAI-compatible endpoint that already runs (its /v1 URL) instead of a backend.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder with the model's tokenizer.json (for --url).")
 @click.option("--endpoint", "endpoint_kind", type=click.Choice(["completions", "chat"]), help="Which endpoint to send to.")
@@ -211,4 +219,4 @@ def exit_code(selection: Selection, progress: Progress, fail_on_qos: bool) -> in
     """0; 1 when every cell failed; 3 with --fail-on-qos when a target is not proven to be met."""
     if progress.failed and progress.failed == progress.done:
         return 1
-    return EXIT_QOS_NOT_MET if fail_on_qos and any(row["qos_result"] != "FITS" for row in selection.rows) else 0
+    return ExitCode.NOT_PROVEN if fail_on_qos and any(row["qos_result"] != "FITS" for row in selection.rows) else 0
