@@ -18,6 +18,7 @@ COMMANDS = {
     "fit": ("profiler.cli.fit", "Say what keeps a QoS target, how far, how many a demand needs, and what that costs."),
     "plan": ("profiler.cli.plan", "Plan a fleet for a demand with its daily shape (demand.toml)."),
     "cost": ("profiler.cli.cost", "Show the money in full: offers, bases, break-even, sensitivity."),
+    "compare": ("profiler.cli.compare", "Say whether new runs are worse than others, by rules, with exit codes for CI."),
     "list": ("profiler.cli.listing", "List backends, workloads, models or engines."),
     "engines": ("profiler.cli.engines", "Build or remove the engines' own Python environments."),
     "doctor": ("profiler.cli.doctor", "Say what this machine can run and measure, and what is missing."),
@@ -67,7 +68,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
       profile sweep         the quickstart: one model, three precisions, two workloads, a report
       profile list backends what can be compared
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a QoS target not met (with --fail-on-qos), 130 interrupted.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a QoS target not met (with --fail-on-qos),
+    4 a regression proven and 5 inconclusive (compare --fail-if), 130 interrupted.
     """
     ctx.ensure_object(dict)
     ctx.obj["debug"] = debug
