@@ -219,13 +219,14 @@ def _change(name: str, base: Sequence[ArmRun], new: Sequence[ArmRun], read: Any)
 
 
 def _options(base: Sequence[ArmRun], new: Sequence[ArmRun]) -> list[str]:
-    """Engine options that changed under one backend name."""
+    """Engine options that changed, under one backend name or between the two that are compared."""
     found: dict[str, None] = {}
-    theirs = {run.row["backend"]: run for run in new}
-    for run in base:
-        other = theirs.get(run.row["backend"])
+    ours, theirs = ({str(run.row["backend"]): run for run in arm} for arm in (base, new))
+    crossed = len(ours) == len(theirs) == 1
+    for name, run in ours.items():
+        other = theirs.get(name) or (next(iter(theirs.values())) if crossed else None)
         a, b = ((r.provenance.get("backend") or {}).get("options") or {} for r in (run, other)) if other else ({}, {})
         for key in sorted({*a, *b}):
             if a.get(key) != b.get(key):
-                found[f"option {key} of {run.row['backend']}: {a.get(key, 'unset')} → {b.get(key, 'unset')}"] = None
+                found[f"option {key}: {a.get(key, 'unset')} → {b.get(key, 'unset')}"] = None
     return list(found)

@@ -68,7 +68,8 @@ class Rule:
     @property
     def limit_words(self) -> str:
         """`+5%`, `-3%`, `+0.5pp`."""
-        return f"{self.limit * 100:+.4g}pp" if self.kind == "error_rate" else percent(self.limit)
+        points = self.limit if self.kind == "error_rate" else self.limit - 1
+        return f"{round(points * 100, 6) + 0.0:+g}{'pp' if self.kind == 'error_rate' else '%'}"
 
     def __str__(self) -> str:
         return f"{self.name} {self.op} {self.limit_words}"

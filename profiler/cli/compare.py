@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 180  # of tables in a file or a CI log, where there is no terminal to ask
 DEFAULT_STARTS = 5
+_FLAGS = {"workloads": "workload", "rates": "rate"}  # whose names in the code are not those of the options
 
 
 @click.command("compare")
@@ -101,7 +102,8 @@ def _check(sources: tuple[str, ...], ab: tuple[str, str] | None, flags: dict[str
     given = [name for name, value in flags.items() if value not in (None, (), False)]
     if given:
         raise UsageError(
-            f"--{given[0].rstrip('s').replace('_', '-')} is for --ab: nothing is measured here", hint="leave it out, or give --ab A B"
+            f"--{_FLAGS.get(given[0], given[0]).replace('_', '-')} is for --ab: nothing is measured here",
+            hint="leave it out, or give --ab A B",
         )
     if len(sources) != 2:
         raise UsageError(f"BASE and NEW are needed, {len(sources)} given", hint="profile compare results-main results-pr, or --ab A B")
