@@ -23,6 +23,7 @@ from profiler.store.store import Store
 
 WORDS = ("sweep", "run", "since", "before")
 _COLUMNS = {column.name: column.type for column in schema.RUNS}
+_CHOICE = re.compile(r"(?:(?P<folder>[^=]*?):)?(?P<pairs>[a-z_0-9]+=.*)$")
 _LATEST = re.compile(r"latest(?:~([0-9]+))?$")
 Row = Mapping[str, Any]
 
@@ -50,16 +51,13 @@ def _split(text: str, results: Path) -> tuple[Path, list[tuple[str, str]]]:
     folder = catalog.results(Path(text).expanduser())
     if folder.is_dir():
         return folder, []
+    if found := _CHOICE.match(text):
+        inside = Path(found["folder"]).expanduser() if found["folder"] else results
+        return catalog.results(inside), [_pair(part, text) for part in found["pairs"].split(",")]
     before, colon, after = text.rpartition(":")
-    if colon and "=" in after:
-        return catalog.results(Path(before).expanduser()) if before else catalog.results(results), [
-            _pair(p, text) for p in after.split(",")
-        ]
     if colon and before in ("sweep", "run"):
         return catalog.results(results), [(before, after)]
-    if "=" in text and "/" not in text.partition("=")[0]:
-        return catalog.results(results), [_pair(part, text) for part in text.split(",")]
-    if colon and after and Path(before).is_dir():
+    if colon and catalog.results(Path(before).expanduser()).is_dir():
         raise UsageError(f"{text}: {after!r} chooses nothing", hint="write KEY=VALUE, such as backend=NAME, sweep=ID, engine_version=1.2")
     if "/" in text or not catalog.results(results).is_dir():
         return folder, []
