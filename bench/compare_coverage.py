@@ -29,8 +29,13 @@ def lognormal(draw: Draw, cv: float, size: tuple[int, ...]) -> Floats:
     return found
 
 
+def steady(draw: Draw, k: int) -> Floats:
+    """Starts of CV 3 %, requests of CV 5 %: the median of a start varies by 0.8 % through its requests."""
+    return lognormal(draw, 0.03, (k, 1)) * lognormal(draw, 0.05, (k, REQUESTS))
+
+
 def even(draw: Draw, k: int) -> Floats:
-    """Starts of CV 3 %, requests of CV 20 %."""
+    """Starts of CV 3 %, requests of CV 20 %: the median varies by as much through either."""
     return lognormal(draw, 0.03, (k, 1)) * lognormal(draw, 0.2, (k, REQUESTS))
 
 
@@ -57,9 +62,9 @@ def remembering(draw: Draw, k: int) -> Floats:
 
 
 CASES: dict[str, tuple[Callable[[Draw, int], Floats], float]] = {
-    "starts CV 3 %, p50": (even, 50),
-    "starts CV 3 %, p95": (even, 95),
-    "starts skewed, p50": (skewed, 50),
+    "starts dominate, p50": (steady, 50),
+    "starts dominate, skewed, p50": (skewed, 50),
+    "both alike, p50": (even, 50),
     "requests dominate, p95": (noisy, 95),
     "requests with memory, p50": (remembering, 50),
 }

@@ -289,14 +289,15 @@ def _judged(found: Sequence[_Tested], alpha: float) -> list[Compared]:
 
 
 def _decided(one: _Tested, alpha: float, tests: int) -> _Tested:
-    assert one.p_regression_holm is not None and one.p_within is not None
+    beyond, within = one.p_regression_holm, one.p_within
+    assert beyond is not None and within is not None
     level = alpha / tests  # of Holm's first and strictest step: what can surely be seen
     effect = one.effect
     if effect is not None:
         one = replace(one, detectable=effects.detectable(effect, one.limit, one.side, level))
-    if one.p_regression_holm <= alpha:
+    if beyond <= alpha:
         return replace(one, outcome="regression", reason=one.reason or "beyond the limit, proven")
-    if one.p_within <= alpha:
+    if within <= alpha:
         return replace(one, outcome="within", reason="within the limit, proven")
     if effect is None:
         return one

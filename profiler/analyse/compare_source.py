@@ -37,6 +37,8 @@ def arm(text: str, results: Path, stores: dict[Path, Store] | None = None) -> Ar
     rows = store.rows()
     if not rows:
         raise StoreError(f"{folder}: no runs in it", hint="`profile sweep` measures some")
+    if chosen and chosen[0][0] == "any":  # a bare name
+        chosen = [("run" if any(str(row["run_id"]).startswith(chosen[0][1]) for row in rows) else "sweep", chosen[0][1])]
     for name, value in chosen:
         rows = _kept(store, rows, name, value, text)
     documents = [store.run(str(row["run_id"])) for row in rows]
@@ -78,9 +80,6 @@ def _kept(store: Store, rows: Sequence[dict[str, Any]], name: str, value: str, t
         return _sweep(store, rows, value, text)
     if name == "run":
         return _run(rows, value, text)
-    if name == "any":
-        ids = [row for row in rows if str(row["run_id"]).startswith(value)]
-        return _run(rows, value, text) if ids else _sweep(store, rows, value, text)
     if name in ("since", "before"):
         if not re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
             raise UsageError(f"{text}: {value!r} is not a day", hint=f"write {name}=2026-11-24 or {name}=2026-11-24T08:00")

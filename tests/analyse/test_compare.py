@@ -119,7 +119,7 @@ def test_the_detectable_effect_is_detected_in_80_percent_of_cases() -> None:
     seen = np.mean(stats.ttest_ind(b - math.log(limit), a, axis=1, equal_var=False, alternative="greater").pvalue <= 0.05)
     assert 0.77 < seen < 0.83
     # And as many starts as it is said to need for that effect are these.
-    same = effects.Effect(planted, 1, 1, None, None, 1, 1, known.spread, known.freedom, (sd, sd), (0, 0))
+    same = effects.Effect(planted * 1.0001, 1, 1, None, None, 1, 1, known.spread, known.freedom, (sd, sd), (0, 0))
     assert effects.starts_needed(same, limit, 0.05, 0.05) == k
 
 
