@@ -312,7 +312,7 @@ def _decided(one: _Tested, alpha: float, tests: int) -> _Tested:
 
 
 def _overall(judged: Sequence[Compared], refused: Sequence[tuple[str, str]], confidence: float) -> tuple[Outcome, str]:
-    words = f"with {confidence:.4g} confidence"
+    words = f"with {confidence * 100:.4g} % confidence"
     beyond = [one for one in judged if one.outcome == "regression"]
     if beyond:
         return "regression", f"regression proven {words} in {len(beyond)} of {len(judged)}: " + "; ".join(

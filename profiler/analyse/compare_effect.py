@@ -1,14 +1,15 @@
 """The effect between two arms of engine starts: ratio, bounds, p values, what could have been seen, how many starts would decide.
 
 A start counts as one. Its figure (a percentile of its requests, their mean, a rate) is taken on the log scale, where a factor between starts
-is a shift and a ratio of arms a difference of means. Decisions rest on Welch's t (Biometrika 34, 1947), with Satterthwaite's degrees of freedom,
-over these figures: with three or five starts per arm a bootstrap of starts has too few of them to draw from, its bounds are wrong two or three
-times as often as stated (docs/compare.md has the simulated rates; bench/compare_coverage.py makes them). A start's figure already carries
-what its requests vary by, so they are not counted twice; but the variance between starts is never taken as smaller than the requests alone make
-it (Maritz and Jarrett, J. Am. Stat. Assoc. 73, 1978, for percentiles), as a few starts may agree by chance.
+is a shift and a ratio of arms a difference of means. Decisions rest on Welch's t (Biometrika 34, 1947) over these figures, with Satterthwaite's
+degrees of freedom. They do not rest on the bootstrap of starts and requests, which is wrong on both sides (docs/compare.md has simulated
+rates, bench/compare_coverage.py makes them): where starts make the spread, a few of them are too few to draw from, and its bounds err two to three
+times as often as stated; where requests make it they are counted twice, as a start's figure varies by its requests already, and the bounds are
+too wide. The variance between starts is never taken as smaller than the requests alone make it (Maritz and Jarrett, J. Am. Stat. Assoc. 73,
+1978, for percentiles), as a few starts may agree by chance.
 
-Beside it stands the hierarchical bootstrap (starts with replacement, then requests within them; Davison and Hinkley, Bootstrap Methods, 1997,
-section 3.8), which assumes no distribution over starts.
+The bootstrap is shown beside it (starts with replacement, then requests within them; Davison and Hinkley, Bootstrap Methods and their
+Application, 1997, section 3.8).
 """
 
 from __future__ import annotations

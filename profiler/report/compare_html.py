@@ -12,7 +12,7 @@ from profiler.errors import ReportError
 from profiler.report import compare as words
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-WIDTH, HEIGHT = 260, 30  # of a drawn interval, px
+WIDTH, HEIGHT = 180, 30  # of a drawn interval, px
 
 
 def write(found: Comparison, path: Path) -> Path:
