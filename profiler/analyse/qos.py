@@ -147,34 +147,36 @@ def parse(text: str) -> QosTarget:
     name = text.strip().lower()
     if name in PRESETS:
         return QosTarget(parse(PRESETS[name].text).constraints, text.strip())
-    reader = _Reader(text)
-    if re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) and name not in METRICS and name not in _AMBIGUOUS:
+    reader = Reader(text)
+    if re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name) and name not in METRICS and name not in AMBIGUOUS:
         near = did_you_mean(name, [*PRESETS, *METRICS]) or f"presets: {', '.join(PRESETS)}; or write e.g. ttft_p95<=500ms"
         reader.fail(reader.skip_space(), f"no preset called {name!r}", near)
     return reader.target()
 
 
-class _Reader:
-    """Reads left to right; `at` is the character it looks at."""
+class Reader:
+    """Reads left to right; `at` is the character it looks at. The rules of a comparison are read by it as well."""
+
+    what = "QoS target"
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
 
     def target(self) -> QosTarget:
-        if self._ends():
+        if self.ends():
             self.fail(0, "it is empty", "write e.g. ttft_p95<=500ms, tpot_p95<=80ms")
         constraints: list[Constraint] = []
         while True:
             constraints += self._clause()
-            if self._ends():
+            if self.ends():
                 return QosTarget(tuple(constraints), self.text.strip())
-            self._take(r";", "expected ',' or ';' or the end", "separate conditions with commas")
+            self.take(r";", "expected ',' or ';' or the end", "separate conditions with commas")
 
     def _clause(self) -> list[Constraint]:
         if re.match(r"\s*[0-9.]", self.text[self.at :]):
             percent = self._percent("99% of requests: ttft<=500ms")
-            self._take(r"of\s+requests\s*:", "expected 'of requests:'", "write 99% of requests: ttft<=500ms, tpot<=50ms")
+            self.take(r"of\s+requests\s*:", "expected 'of requests:'", "write 99% of requests: ttft<=500ms, tpot<=50ms")
             return [Constraint("joint", percent, tuple(self._list(self._limit)))]
         return self._list(self._condition)
 
@@ -185,7 +187,7 @@ class _Reader:
         return items
 
     def _condition(self) -> Constraint:
-        start, metric = self._word()
+        start, metric = self.word()
         if metric == "error_rate":
             op = self._op()
             start = self.skip_space()
@@ -197,37 +199,42 @@ class _Reader:
             return Constraint("error_rate", float(100 - rate), strict=op == "<")
         name, _, statistic = metric.partition("_")
         if name not in METRICS:
-            self._fail_metric(start, name if name in _AMBIGUOUS else metric)
+            self.fail_metric(start, name if name in AMBIGUOUS else metric)
+        percent = self.percentile(start, name, statistic, f"write e.g. {name}_p95<=…, or: 95% of requests: {name}<=…")
+        op, limit_s = self._op(), self._duration()
+        return Constraint("percentile", percent, (Limit(name, op, limit_s),))
+
+    def percentile(self, start: int, name: str, statistic: str, hint: str) -> float:
+        """`p99.9` as 99.9; fails at `start`."""
         if not re.fullmatch(r"p[0-9]+(\.[0-9]+)?", statistic):
             what = f"{statistic!r} is not a percentile" if statistic else f"which share of requests must keep the limit on {name}?"
-            self.fail(start, what, f"write e.g. {name}_p95<=…, or: 95% of requests: {name}<=…")
+            self.fail(start, what, hint)
         if not 0 < Decimal(statistic[1:]) < 100:
             self.fail(start, f"{statistic} is not between 0 and 100", f"write e.g. {name}_p95 or {name}_p99.9")
-        op, limit_s = self._op(), self._duration()
-        return Constraint("percentile", float(statistic[1:]), (Limit(name, op, limit_s),))
+        return float(statistic[1:])
 
     def _limit(self) -> Limit:
-        start, metric = self._word()
+        start, metric = self.word()
         if metric not in METRICS:
             if metric == "error_rate" or metric.partition("_p")[0] in METRICS:
                 hint = f"the share is said once, in front: {', '.join(METRICS)}; other conditions follow after ';'"
                 self.fail(start, f"{metric} cannot stand after 'of requests:'", hint)
-            self._fail_metric(start, metric)
+            self.fail_metric(start, metric)
         return Limit(metric, self._op(), self._duration())
 
-    def _word(self) -> tuple[int, str]:
+    def word(self) -> tuple[int, str]:
         start = self.skip_space()
-        return start, self._take(r"[a-z][a-z0-9_]*(?:\.[0-9]+)?", "expected a metric", f"one of {_METRIC_NAMES}").lower()
+        return start, self.take(r"[a-z][a-z0-9_]*(?:\.[0-9]+)?", "expected a metric", f"one of {_METRIC_NAMES}").lower()
 
     def _op(self) -> Op:
-        found = self._take(r"<=|<|≤", "expected < or <=", "a limit is an upper bound: write <=")
+        found = self.take(r"<=|<|≤", "expected < or <=", "a limit is an upper bound: write <=")
         return "<" if found == "<" else "<="
 
     def _duration(self) -> float:
         start = self.skip_space()
-        number = self._take(r"[0-9]+(?:\.[0-9]+)?", "expected a number", "write e.g. 500ms or 1.5s")
+        number = self.take(r"[0-9]+(?:\.[0-9]+)?", "expected a number", "write e.g. 500ms or 1.5s")
         at = self.skip_space()
-        unit = self._take(r"[a-zµ]*", "", "").lower()
+        unit = self.take(r"[a-zµ]*", "", "").lower()
         if unit not in UNITS:
             what = f"{unit!r} is not a unit of time" if unit else "a unit of time is missing"
             self.fail(at, what, f"write {number}ms or {number}s ({', '.join(UNITS)})")
@@ -237,17 +244,17 @@ class _Reader:
 
     def _percent(self, example: str, whole: bool = False) -> float:
         start = self.skip_space()
-        number = self._take(r"[0-9]+(?:\.[0-9]+)?", "expected a percentage", f"write e.g. {example}")
-        self._take(r"%", "expected %", f"write e.g. {example}")
+        number = self.take(r"[0-9]+(?:\.[0-9]+)?", "expected a percentage", f"write e.g. {example}")
+        self.take(r"%", "expected %", f"write e.g. {example}")
         if not whole and not 0 < Decimal(number) < 100:
             self.fail(start, f"{number}% of requests cannot be proven by any number of requests", f"write e.g. {example}")
         return float(number)
 
-    def _take(self, pattern: str, problem: str, hint: str) -> str:
+    def take(self, pattern: str, problem: str, hint: str) -> str:
         start = self.skip_space()
         match = re.compile(pattern, re.IGNORECASE).match(self.text, start)
         if match is None:
-            seen = "the target ends" if self._ends() else f"found {self.text[start]!r}"
+            seen = "the target ends" if self.ends() else f"found {self.text[start]!r}"
             self.fail(start, f"{problem}, {seen}", hint)
         self.at = match.end()
         return match.group()
@@ -262,20 +269,20 @@ class _Reader:
             self.at += 1
         return self.at
 
-    def _ends(self) -> bool:
+    def ends(self) -> bool:
         return self.skip_space() == len(self.text)
 
-    def _fail_metric(self, at: int, name: str) -> NoReturn:
-        if name in _AMBIGUOUS:
+    def fail_metric(self, at: int, name: str) -> NoReturn:
+        if name in AMBIGUOUS:
             self.fail(at, f"{name} means different things in different tools", "write tpot (mean per token) or icl (longest gap)")
         self.fail(at, f"no metric called {name!r}", did_you_mean(name, [*METRICS, "error_rate"]) or f"one of {_METRIC_NAMES}")
 
     def fail(self, at: int, what: str, hint: str) -> NoReturn:
         line = self.text.replace("\n", " ")
-        raise QosError(f"QoS target, character {at + 1}: {what}", hint=hint, detail=f"{line}\n{' ' * at}^")
+        raise QosError(f"{self.what}, character {at + 1}: {what}", hint=hint, detail=f"{line}\n{' ' * at}^")
 
 
-_AMBIGUOUS = ("itl", "tbt")
+AMBIGUOUS = ("itl", "tbt")
 _METRIC_NAMES = ", ".join(f"{name}_p95" for name in METRICS) + ", error_rate"
 
 
