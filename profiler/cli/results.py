@@ -1,4 +1,4 @@
-"""`profile results ls|show|sql|import`: look into the store, and bring tables of other tools into it."""
+"""`profile results ls|show|sql|import|tools|export`: look into the store, and bring tables of other tools into it and out of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from profiler.cli.exporting import export
+from profiler.cli.importing import import_, tools
 
 if TYPE_CHECKING:
     from profiler.store.store import Store
@@ -79,42 +82,9 @@ def sql(query: str, results: Path, as_json: bool) -> None:
     click.echo(frame.to_json(orient="records", date_format="iso", indent=2) if as_json else frame.to_string(index=False, na_rep="—"))
 
 
-@command.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--map", "map_", required=True, help="What the columns are: a TOML, or the name of a mapping that ships.")
-@click.option("--dry-run", is_flag=True, help="Check and say what would be added; write nothing.")
-@_results
-@_as_json
-def import_(file: Path, map_: str, dry_run: bool, results: Path, as_json: bool) -> None:
-    """Add a CSV or Parquet table of another tool as runs of class `imported`. Twice the same adds nothing."""
-    from profiler.store.foreign import mapping as mappings
-    from profiler.store.foreign.bring import bring
-    from profiler.store.store import Store
-
-    mapping = mappings.load(map_)
-    done = bring(Store(results), file, mapping, dry_run)
-    found = done.converted
-    if done.other_mappings:
-        hint = "both answer; import into a folder of its own to replace them"
-        click.echo(f"warning: {done.other_mappings} runs of the same source came by another mapping: {hint}", err=True)
-    for flag, n in found.flags.items():
-        click.echo(f"warning: {n} row{'s' if n != 1 else ''}: {flag}", err=True)
-    if as_json:
-        plain = {
-            "added": done.added,
-            "known": done.known,
-            "left_out": found.left_out,
-            "flags": found.flags,
-            "believed": list(found.believed),
-        }
-        click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
-        return
-    for line in found.believed:
-        click.echo(f"believed: {line}")
-    for why, n in found.left_out.items():
-        click.echo(f"left out: {n} row{'s' if n != 1 else ''}: {why}")
-    verb = "would add" if dry_run else "added"
-    click.echo(f"{verb} {done.added} imported run{'s' if done.added != 1 else ''} to {results}, {done.known} known already")
+command.add_command(import_)
+command.add_command(tools)
+command.add_command(export)
 
 
 def _open(results: Path) -> Store:
