@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 import statistics
 import subprocess
 import sys
@@ -126,7 +125,9 @@ def one(client: str, url: str, options: argparse.Namespace, folder: Path, tokeni
         return compare.run(command, variables, folder)
     if reason := environment.install(environment.PEERS[client]):
         return reason
-    return compare.run(adapters.CLIENTS[client].command(url, options.users, options.requests, Path()), variables, folder)  # it runs there
+    with contextlib.chdir(folder):  # the tools' files then name no folder of this machine
+        command = adapters.CLIENTS[client].command(url, options.users, options.requests, Path())
+    return compare.run(command, variables, folder)
 
 
 def keep(client: str, folder: Path, target: Path | None) -> None:
@@ -135,7 +136,8 @@ def keep(client: str, folder: Path, target: Path | None) -> None:
             print(f"{client}: it wrote no {name}", file=sys.stderr)
         elif target is not None:
             (target / client).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, target / client / Path(name).name)
+            text = (folder / name).read_text(encoding="utf-8").replace(str(folder), ".")  # AIPerf writes where it wrote
+            (target / client / Path(name).name).write_text(text, encoding="utf-8")
 
 
 def bring(client: str, folder: Path, options: argparse.Namespace) -> None:

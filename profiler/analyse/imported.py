@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from profiler.analyse.latency import summarise
@@ -71,7 +72,7 @@ def statistic_of(requests: Sequence[RequestRecord], metric: str, stat: str) -> f
     good = [r for r in requests if r.in_window and answered(r)]
     values: list[float]
     if metric == "icl":
-        values = [(b - a) / 1e6 for r in good for a, b in zip(r.arrival_offsets_us, r.arrival_offsets_us[1:], strict=False)]
+        values = [(b - a) / 1e6 for r in good for a, b in pairwise(r.arrival_offsets_us)]
     elif metric in ("ttft", "ttft_sched", "tpot", "e2e", "e2e_sched"):
         values = [value for r in good if (value := getattr(r, f"{metric}_s")) is not None]
     else:

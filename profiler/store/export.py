@@ -76,7 +76,7 @@ def export_planner(store: Store, path: Path) -> Exported:
 def planner_rows(store: Store) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Rows of `exported_summaries` of every measured run whose validity is not invalid. TTFT and E2E are from the actual send, as theirs."""
     rows, left_out = [], dict[str, int]()
-    records = {run_id: requests for run_id, requests in store.records(row["run_id"] for row in store.rows()).items()}
+    records = store.records(row["run_id"] for row in store.rows())
     for row in store.rows():
         why = _unfit(row)
         made = None if why else _planner_row(row, records.get(row["run_id"], []))

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from profiler.errors import StoreError
+from profiler.store.foreign import mapping as mappings
+from profiler.store.foreign import table
 from profiler.store.foreign.payload import Payload, read
 from profiler.store.foreign.run import ForeignRun
 from profiler.store.foreign.tools import aiperf, guidellm, inference_perf, llmd_report, mlperf, vllm_bench
 
 NOT_STATED = "not stated"
+TRACE = "a trace of requests is a load, not a result: `profile sweep --trace FILE` sends it"
+PRICES = "prices are no runs: `profile plan --offer` takes them (docs/cost.md)"
+ELSEWHERE = {
+    frozenset({"ContextTokens", "Request tokens"}): TRACE,
+    frozenset({"usd_per_hour", "usd_per_1m_input"}): PRICES,
+}
 TOOLS: tuple[ModuleType, ...] = (guidellm, aiperf, vllm_bench, inference_perf, llmd_report, mlperf)
 
 
@@ -40,7 +49,7 @@ def recognise(path: Path) -> ForeignFile:
     if module is None:
         raise StoreError(
             f"{path}: of no load generator that is known ({', '.join(tool.NAME for tool in TOOLS)})",
-            hint="--map FILE.toml says what the columns of any table or JSON summary are (docs/import.md)",
+            hint=_hint(payload),
         )
     beside = _beside(module, payload)
     versions = [_version(module, part) for part in (payload, *beside) if _is(module, part)]
@@ -55,6 +64,23 @@ def recognise(path: Path) -> ForeignFile:
     parts = (payload, *beside)
     flags = tuple(_not_finite(part) for part in parts if part.not_finite)
     return ForeignFile(module.NAME, module.SLUG, tool_version, format_version, parts, tuple(runs), flags)
+
+
+def _hint(payload: Payload) -> str:
+    """Where else the file may go: a mapping that ships and knows its columns, or another command."""
+    if payload.kind in ("text", "table"):
+        with contextlib.suppress(StoreError):
+            header = set(table.read(payload.path).header)
+            for name in mappings.shipped():
+                columns = mappings.load(name).columns
+                if set(columns) <= header:
+                    return f"its columns are those of --map {name}"
+            for columns_, command in ELSEWHERE.items():
+                if columns_ & header:
+                    return command
+    if payload.kind == "jsonl" and isinstance(payload.whole[0], dict) and "hash_ids" in payload.whole[0]:
+        return TRACE
+    return "--map FILE.toml says what the columns of any table or JSON summary are (docs/import.md)"
 
 
 def _version(module: ModuleType, payload: Payload) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from profiler.records import ErrorKind, LoadKind, RequestRecord
@@ -85,7 +86,7 @@ def request(
     tpot = None
     if first_s is not None and last_s is not None and output_tokens is not None and output_tokens > 1:
         tpot = (last_s - first_s) / (output_tokens - 1)
-    gaps = [later - earlier for earlier, later in zip(arrivals_s, arrivals_s[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(arrivals_s)]
     sent_ns = _ns(sent_s)
     failed = error_kind is not None
     return RequestRecord(

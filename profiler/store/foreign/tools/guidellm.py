@@ -6,8 +6,8 @@ from typing import Any
 
 from profiler.records import LoadKind, RequestRecord
 from profiler.store.foreign.payload import Payload, at, number
-from profiler.store.foreign.run import ForeignRun, read_figures, request, spread, whole
 from profiler.store.foreign.run import Figure as F
+from profiler.store.foreign.run import ForeignRun, read_figures, request, spread, whole
 
 NAME, SLUG = "GuideLLM", "guidellm"
 KNOWN = ("2",)

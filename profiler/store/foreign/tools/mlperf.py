@@ -9,8 +9,8 @@ import re
 
 from profiler.records import LoadKind
 from profiler.store.foreign.payload import Payload, number
-from profiler.store.foreign.run import ForeignRun, read_figures
 from profiler.store.foreign.run import Figure as F
+from profiler.store.foreign.run import ForeignRun, read_figures
 
 NAME, SLUG = "MLPerf LoadGen", "mlperf"
 KNOWN = ("MLPerf Results Summary",)
