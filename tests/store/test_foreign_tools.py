@@ -205,14 +205,14 @@ def test_another_version_or_shape_is_named(change: dict[str, Any], said: str, tm
 def test_a_foreign_file_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(StoreError, match="x.json"):
+    with pytest.raises(StoreError, match=r"x\.json"):
         recognise(path)
 
 
 def test_neighbours_of_another_run_are_refused(tmp_path: Path) -> None:
     shutil.copy(AIPERF.with_name("profile_export_aiperf.json"), tmp_path)
     (tmp_path / AIPERF.name).write_text("".join(AIPERF.read_text().splitlines(keepends=True)[:30]))
-    with pytest.raises(StoreError, match="40 answered requests, profile_export.jsonl of 30"):
+    with pytest.raises(StoreError, match=r"40 answered requests, profile_export\.jsonl of 30"):
         recognise(tmp_path / AIPERF.name)
 
 

@@ -127,7 +127,7 @@ def document(file: ForeignFile, index: int, run: ForeignRun, own: OwnColumns, sa
             "import_tool": f"{file.tool} {file.tool_version}" if file.tool_version != "not stated" else file.tool,
             "import_source": "own measurement",
             "import_licence": "own",
-            "import_date": "not stated: of the file",
+            "import_date": run.date or "not stated: not in the file",
             "import_formulas": [f"{f['is'] or 'foreign ' + f['foreign']} = {f['formula']}" for f in run.figures],
             "profiler_version": __version__,
             **columns,

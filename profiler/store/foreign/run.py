@@ -42,6 +42,7 @@ class ForeignRun:
     clock: str | None = None
     notes: tuple[str, ...] = ()
     arrivals: str = "not stated"
+    date: str | None = None  # ISO, of the measurement
 
 
 def spread(place: str, to: str | None, foreign: str, unit: str, formula: str, definition: str, keys: dict[str, str]) -> tuple[Figure, ...]:

@@ -80,6 +80,7 @@ def runs(payload: Payload, *beside: Payload) -> list[ForeignRun]:
             clock="wall, from 1970" if requests else None,
             notes=tuple(notes),
             arrivals=arrivals,
+            date=str(summary["start_time"])[:10] if "start_time" in summary else None,
         )
     ]
 
@@ -106,7 +107,8 @@ def _request(number_: int, row: dict[str, Any]) -> RequestRecord | None:
         return None
     sent = start / 1e9
     ttft, end, issued = seconds("time_to_first_token"), number(about.get("request_end_ns")), number(about.get("credit_issued_ns"))
-    gaps = [value / 1e3 for value in at(metrics, "inter_chunk_latency.value") or [] if value is not None]
+    raw = at(metrics, "inter_chunk_latency.value") or []
+    gaps = [] if None in raw else [value / 1e3 for value in raw]
     tokens = whole(at(metrics, "usage_completion_tokens.value"))
     source = "usage" if tokens is not None else "tokenizer"
     tokens = tokens if tokens is not None else whole(at(metrics, "output_sequence_length.value"))
@@ -118,7 +120,7 @@ def _request(number_: int, row: dict[str, Any]) -> RequestRecord | None:
         sent_s=sent,
         intended_s=None if issued is None else issued / 1e9,
         first_s=None if ttft is None else sent + ttft,
-        last_s=sent + arrivals[-1] if arrivals else None,
+        last_s=sent + arrivals[-1] if arrivals and None not in raw else None,
         done_s=None if end is None else end / 1e9,
         prompt_tokens=prompt if prompt is not None else whole(at(metrics, "input_sequence_length.value")),
         output_tokens=tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from profiler.records import LoadKind, RequestRecord
@@ -61,6 +62,7 @@ def _run(benchmark: dict[str, Any]) -> ForeignRun:
         notes.append(f"{len(cut)} requests were cut off by the tool at its end and are not of the cohort, which favours the slow")
     if requests:
         notes.append("no stamp of single tokens in the file: TPOT is by the first and the last")
+    began = number(benchmark.get("start_time"))
     return ForeignRun(
         model=at(benchmark, "config.backend.model"),
         load_kind=kind,
@@ -71,6 +73,7 @@ def _run(benchmark: dict[str, Any]) -> ForeignRun:
         clock="wall, from 1970",
         notes=tuple(notes),
         arrivals=arrivals,
+        date=None if began is None else datetime.fromtimestamp(began, UTC).date().isoformat(),
     )
 
 

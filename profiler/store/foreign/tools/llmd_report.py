@@ -71,6 +71,7 @@ def runs(payload: Payload, *beside: Payload) -> list[ForeignRun]:
                 "n_errors": whole(at(report, _A + "requests.failures")),
             },
             arrivals=arrivals,
+            date=str(began)[:10] if (began := at(report, "run.time.start")) else None,
             notes=tuple(notes),
         )
     ]

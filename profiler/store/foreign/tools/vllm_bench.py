@@ -6,6 +6,7 @@ endpoint_request_func.py). Its TTFT then is the role's, not a token's; the list 
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import Counter
 from itertools import accumulate
@@ -114,6 +115,7 @@ def runs(payload: Payload) -> list[ForeignRun]:
             clock="CLOCK_MONOTONIC of the tool's machine" if requests else None,
             notes=tuple(notes),
             arrivals=arrivals,
+            date=re.sub(r"(\d{4})(\d\d)(\d\d).*", r"\1-\2-\3", str(whole_["date"])) if "date" in whole_ else None,
         )
     ]
 
@@ -134,8 +136,10 @@ def _requests(result: dict[str, Any], scheduled: bool) -> tuple[tuple[RequestRec
     columns = [result[name] for name in ("start_times", "ttfts", "itls", "latencies", "input_lens", "output_lens", "errors")]
     for index, (start, ttft, gaps, latency, prompt, tokens, error) in enumerate(zip(*columns, strict=True)):
         wait = number(queued[index]) if scheduled else None
-        gaps = [gap for gap in gaps or [] if gap is not None]
         failed = bool(error) or number(ttft) is None
+        gaps = gaps or []
+        if None in gaps:  # a gap that is no number: only the ends are known
+            gaps = [latency - ttft] if latency is not None and not failed else []
         arrivals = [] if failed else list(accumulate(gaps, initial=ttft))
         shape, arrivals = _tokens_of(arrivals, gaps, tokens, chat)
         if not failed:
