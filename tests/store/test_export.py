@@ -18,10 +18,21 @@ from profiler.store.export import PLANNER_NEEDED, export_planner, export_table, 
 from profiler.store.store import Store
 
 # scripts/schema.sql of llm-d-planner: what is NOT NULL and has no default, without what its loader fills in (id, config_id, type, dates).
-NOT_NULL = (
-    "model_hf_repo ttft_mean ttft_p90 ttft_p95 ttft_p99 e2e_mean e2e_p90 e2e_p95 e2e_p99 requests_per_second tokens_per_second "
-    "mean_input_tokens mean_output_tokens"
-).split()
+NOT_NULL = [
+    "model_hf_repo",
+    "ttft_mean",
+    "ttft_p90",
+    "ttft_p95",
+    "ttft_p99",
+    "e2e_mean",
+    "e2e_p90",
+    "e2e_p95",
+    "e2e_p99",
+    "requests_per_second",
+    "tokens_per_second",
+    "mean_input_tokens",
+    "mean_output_tokens",
+]
 
 
 @pytest.fixture

@@ -14,50 +14,47 @@ from profiler.store.foreign.run import ForeignRun, read_figures
 
 NAME, SLUG = "MLPerf LoadGen", "mlperf"
 KNOWN = ("MLPerf Results Summary",)
-_STATS = {"mean": "Mean", "p50": "50.00 percentile", "p90": "90.00 percentile", "p95": "95.00 percentile", "p99": "99.00 percentile"}
+_STATS = {"mean": "mean", "p50": "50_00 percentile", "p90": "90_00 percentile", "p95": "95_00 percentile", "p99": "99_00 percentile"}
 
 
 def _spread(title: str, to: str | None, foreign: str, formula: str, definition: str) -> tuple[F, ...]:
     return tuple(
-        F(f"{key} {title} (ns)".replace(".", "_"), f"{to}_{stat}_s" if to else None, None if to else f"{foreign}_{stat}", "ns", formula, f"{definition}, {stat}")
+        F(
+            f"{key} {title} (ns)",
+            f"{to}_{stat}_s" if to else None,
+            None if to else f"{foreign}_{stat}",
+            "ns",
+            formula,
+            f"{definition}, {stat}",
+        )
         for stat, key in _STATS.items()
-    )  # fmt: skip
+    )
 
 
 FIGURES = (
     *_spread(
-        "first token latency",
-        None,
-        "ttft_sched",
-        "mlperf-first-token-latency",
-        "first token - scheduled time, of each sample: our ttft_sched",
+        "first token latency", None, "ttft_sched", "mlperf-first-token-latency", "first token - scheduled time of a sample: our ttft_sched"
     ),
-    *_spread(
-        "time per output token",
-        "tpot",
-        "tpot",
-        "mlperf-time-per-output-token",
-        "(last - first token) / (output tokens - 1), of each sample",
-    ),
-    *_spread("latency", None, "e2e_sched", "mlperf-latency", "last token - scheduled time, of each sample: our e2e_sched"),
+    *_spread("time per output token", "tpot", "tpot", "mlperf-tpot", "(last - first token) / (output tokens - 1) of a sample"),
+    *_spread("latency", None, "e2e_sched", "mlperf-latency", "last token - scheduled time of a sample: our e2e_sched"),
     F(
-        "Completed samples per second",
+        "completed samples per second",
         "request_rate",
         None,
         "samples/s",
         "mlperf-completed-samples-per-second",
         "samples / length of the run",
     ),
-    F("Samples per second", "request_rate", None, "samples/s", "mlperf-samples-per-second", "samples / length of the run"),
+    F("samples per second", "request_rate", None, "samples/s", "mlperf-samples-per-second", "samples / length of the run"),
     F(
-        "Completed tokens per second",
+        "completed tokens per second",
         "output_tps",
         None,
         "tokens/s",
         "mlperf-completed-tokens-per-second",
         "output tokens / length of the run",
     ),
-    F("Tokens per second", "output_tps", None, "tokens/s", "mlperf-tokens-per-second", "output tokens / length of the run"),
+    F("tokens per second", "output_tps", None, "tokens/s", "mlperf-tokens-per-second", "output tokens / length of the run"),
 )
 
 
@@ -67,7 +64,7 @@ def recognises(payload: Payload) -> bool:
 
 def version(payload: Payload) -> tuple[str, str]:
     found = entries(payload.whole)
-    if "Scenario" not in found or not found.get("Result is"):
+    if "scenario" not in found or not found.get("result is"):
         return "without Scenario and Result is: is it cut off?", "not stated"
     if "Test Parameters Used" not in payload.whole:
         return "without Test Parameters Used: is it cut off?", "not stated"
@@ -75,26 +72,27 @@ def version(payload: Payload) -> tuple[str, str]:
 
 
 def entries(text: str) -> dict[str, str]:
-    """`Name : value` lines, the first of each name."""
+    """`Name : value` lines by the name in lower case, the first of each. It spells one figure in two ways, told by its percentiles."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         name, colon, value = line.partition(":")
         if colon:
-            found.setdefault(re.sub(r"\s+", " ", name.strip()), value.strip())
+            key = re.sub(r"\s+", " ", name.strip().lower()).replace("time to output token", "time per output token")
+            found.setdefault(key, value.strip())
     return found
 
 
 def runs(payload: Payload) -> list[ForeignRun]:
     found = entries(payload.whole)
     tree = {name.replace(".", "_"): value for name, text in found.items() if (value := _number(text)) is not None}
-    kind, load = _load(found["Scenario"], tree)
+    kind, load = _load(found["scenario"], tree)
     specs, taken = [], set[str]()
     for spec in FIGURES:
         if spec.place in tree and (spec.to is None or spec.to not in taken):
             specs.append(spec)
             taken |= {spec.to} if spec.to else set()
-    notes = [] if found["Result is"] == "VALID" else [f"LoadGen says of its own run: {found['Result is']}"]
-    if not any("token" in spec.place.lower() for spec in specs):
+    notes = [] if found["result is"] == "VALID" else [f"LoadGen says of its own run: {found['result is']}"]
+    if not any("output token" in spec.place for spec in specs):
         notes.append("LoadGen ran without token latencies: no TTFT and no TPOT in the file")
     return [
         ForeignRun(
@@ -103,7 +101,7 @@ def runs(payload: Payload) -> list[ForeignRun]:
             load=load,
             figures=read_figures(tree, specs),
             notes=tuple(notes),
-            arrivals={"Server": "poisson", "Offline": "all at once"}.get(found["Scenario"], "closed"),
+            arrivals={"Server": "poisson", "Offline": "all at once"}.get(found["scenario"], "closed"),
         )
     ]
 
@@ -115,7 +113,7 @@ def _load(scenario: str, tree: dict[str, float]) -> tuple[LoadKind | None, float
         return "concurrency", 1.0
     if scenario == "MultiStream":
         return "concurrency", tree.get("samples_per_query")
-    return "concurrency", tree.get("min_query_count") or None
+    return "concurrency", tree.get("samples_per_query")
 
 
 def _number(text: str) -> float | None:
