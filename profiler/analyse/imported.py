@@ -44,25 +44,30 @@ def own_columns(run: ForeignRun) -> dict[str, Any]:
 
 
 def between_sends_tps(requests: Sequence[RequestRecord]) -> float | None:
-    """Output tokens that arrived between the first and the last send / that time: a closed loop without its drain, tokens/s. Where a request's
-    single tokens have no stamps they are taken to be even between its first and its last. None with fewer than two sends."""
-    counted = [r for r in requests if not r.warmup and answered(r)]
-    sends = [r.sent_ns for r in counted if r.sent_ns is not None]
+    """Output tokens that arrived between the first and the last send after the warm-up / that time: a closed loop without its drain, tokens/s.
+
+    Tokens of requests that began in the warm-up count where they arrive in it. Where a request's single tokens have no stamps they are taken
+    to be even between its first and its last. None with fewer than two sends.
+    """
+    sends = [r.sent_ns for r in requests if r.sent_ns is not None and not r.warmup and answered(r)]
     if len(sends) < 2 or max(sends) == min(sends):
         return None
     open_ns, close_ns = min(sends), max(sends)
     total = 0.0
-    for r in counted:
-        if r.output_tokens is None or r.first_token_ns is None or r.sent_ns is None:
+    for r in requests:
+        if r.sent_ns is None or not answered(r):
+            continue
+        if r.output_tokens is None or r.first_token_ns is None:
             return None
         if r.arrival_offsets_us:
             stamps = zip(r.arrival_offsets_us, r.arrival_tokens, strict=True)
-            total += sum(tokens for offset, tokens in stamps if r.sent_ns + offset * 1000 < close_ns)
-        elif r.last_token_ns is not None and r.last_token_ns > r.first_token_ns:
-            share = (close_ns - r.first_token_ns) / (r.last_token_ns - r.first_token_ns)
-            total += max(0.0, min(1.0, share)) * (r.output_tokens - 1) + (r.first_token_ns < close_ns)
-        else:
-            total += r.output_tokens if r.first_token_ns < close_ns else 0
+            total += sum(tokens for offset, tokens in stamps if open_ns <= r.sent_ns + offset * 1000 < close_ns)
+            continue
+        last_ns = r.last_token_ns or r.first_token_ns
+        total += open_ns <= r.first_token_ns < close_ns
+        if last_ns > r.first_token_ns:
+            inside_ns = min(last_ns, close_ns) - max(r.first_token_ns, open_ns)
+            total += max(0, inside_ns) / (last_ns - r.first_token_ns) * (r.output_tokens - 1)
     return total / ((close_ns - open_ns) / NS_PER_S)
 
 

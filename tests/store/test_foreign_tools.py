@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ AIPERF = FILES / "aiperf" / "profile_export.jsonl"
 VLLM = FILES / "vllm" / "out.json"
 INFERENCE_PERF = FILES / "inference-perf" / "per_request_lifecycle_metrics.json"
 LLMD = FILES / "inference-perf" / "inference-perf.partial.stage_0.yaml"
+ROLE_FIRST = FILES / "vllm-role-first" / "out.json"
 MLPERF = FILES / "mlperf" / "mlperf_log_summary.txt"
 WITH_REQUESTS = (GUIDELLM, AIPERF, VLLM, INFERENCE_PERF)
 USERS, REQUESTS, TOKENS = 4, 40, 32
@@ -255,10 +257,37 @@ def test_one_server_one_answer(tmp_path: Path) -> None:
     assert done.exit_code == 0 and "| guidellm-tpot |" in done.output and "none of ours" in done.output
 
 
+def test_a_role_only_chunk_is_no_token(tmp_path: Path) -> None:
+    """The paced server sent the role at once (role_first): vLLM's bench takes that for the first token, some 60 ms before there was one."""
+    row = bring(ROLE_FIRST, tmp_path / "r")
+    whole = json.loads(ROLE_FIRST.read_text())
+    assert whole["median_ttft_ms"] < 5
+    ttfts = [ttft + gaps[0] for ttft, gaps in zip(whole["ttfts"], whole["itls"], strict=True)]
+    assert row["ttft_p50_s"] == pytest.approx(middle(ttfts), abs=1e-6) and row["ttft_p50_s"] > 0.05
+    assert row["tpot_p50_s"] == pytest.approx(0.010, rel=0.05)  # as the server was told; the tool says 12 ms
+    assert whole["median_tpot_ms"] > 11
+    assert any("role-only chunk" in reason for reason in row["validity_reasons"])
+    (group,) = beside(Store(tmp_path / "r"))
+    told = next(p for p in group.printed if p.name == "TTFT p50")
+    assert told.ours is not None and told.value < 0.1 * told.ours
+
+
+def test_mlperf_says_what_it_counts(tmp_path: Path) -> None:
+    """Times from the schedule, samples for requests; the model and the engine are not in it."""
+    with pytest.raises(StoreError, match="does not say its model"):
+        bring(MLPERF, tmp_path / "none")
+    row = bring(MLPERF, tmp_path / "r", model="m")
+    lines = dict(line.split(":", 1) for line in MLPERF.read_text().splitlines() if line.count(":") == 1)
+    said = {name.strip(): value.strip() for name, value in lines.items()}
+    assert (row["load_kind"], row["load"], row["arrivals"]) == ("rate", float(said["target_qps"]), "poisson")
+    assert row["tpot_p99_s"] == pytest.approx(int(said["99.00 percentile time to output token (ns)"]) / 1e9)
+    assert (row["ttft_p99_s"], row["ttft_p99_s_hi"]) == (None, None)  # its first token latency is not from the send
+    assert "foreign ttft_sched_p99 = mlperf-first-token-latency" in row["import_formulas"]
+    assert any("INVALID" in reason for reason in row["validity_reasons"])
+
+
 def test_without_the_drain_stamps_and_even_tokens_say_about_the_same() -> None:
     (run,) = recognise(VLLM).runs
-    from dataclasses import replace
-
     even = [replace(r, arrival_offsets_us=(), arrival_tokens=()) for r in run.requests]
     assert between_sends_tps(even) == pytest.approx(between_sends_tps(run.requests), rel=0.02)
 
