@@ -81,10 +81,8 @@ def main() -> None:
                 spans[client] = (began, time.monotonic_ns())
                 if failure:
                     print(f"{client}: {failure}", file=sys.stderr)
-        for client in options.clients.split(","):
-            keep(client, work / client, options.keep)
-        for client in options.clients.split(","):
-            bring(client, work / client, options)
+                keep(client, work / client, options.keep)
+                bring(client, work / client, options)
         print(
             subprocess.run(
                 [*PROFILE, "results", "tools", "--markdown", "--results", str(options.results)],

@@ -74,7 +74,7 @@ def _json(path: Path, text: str) -> tuple[Kind, Any]:
 
 
 def _yaml(path: Path, text: str) -> Any:
-    import yaml
+    import yaml  # type: ignore[import-untyped]  # its stubs are a package of their own
 
     try:
         return yaml.safe_load(text)

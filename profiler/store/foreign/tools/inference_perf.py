@@ -75,8 +75,8 @@ def version(payload: Payload) -> tuple[str, str]:
 
 def runs(payload: Payload, *beside: Payload) -> list[ForeignRun]:
     every = (payload, *beside)
-    summary = next((p.whole for p in every if _is_summary(p)), {})
-    rows = next((p.whole for p in every if _is_records(p)), [])
+    summary: dict[str, Any] = next((p.whole for p in every if _is_summary(p)), {})
+    rows: list[Any] = next((p.whole for p in every if _is_records(p)), [])
     config = next((p.whole for p in every if p.kind == "yaml" and isinstance(p.whole, dict)), {})
     found = re.match(r"stage_(\d+)", payload.path.name)
     kind, load, arrivals, notes = load_of(config, int(found[1]) if found else None)
