@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def waits(server: Server, came: Floats, speed: float) -> Floats:
     return wait
 
 
-@lru_cache(maxsize=None)
+@cache
 def truth(server: Server, starts: int = 400, requests: int = 20_000) -> float:
     draw = np.random.default_rng(7)
     sigma = math.sqrt(math.log1p(server.cv**2))
@@ -116,7 +116,9 @@ class Bench:
                 break
         records = self._records(came, wait, opens, n)
         closes_s = float(came[opens + n - 1])
-        drive = DriveResult(0, int(WARMUP_S * NS), int(closes_s * NS) + 1, int((closes_s + 60) * NS), "", "", 0.0, "user", None, None, 0.0, 0)
+        drive = DriveResult(
+            0, int(WARMUP_S * NS), int(closes_s * NS) + 1, int((closes_s + 60) * NS), "", "", 0.0, "user", None, None, 0.0, 0
+        )
         found = verdict.judge(target, records, "rate", load, drive)
         self.seconds += RUN_COST_S + closes_s + float(wait[opens + n - 1]) + self.server.service_s
         self.runs += 1
@@ -196,7 +198,9 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="each probe of each search")
     options = parser.parse_args()
     print(f"{options.searches} searches each; {options.requests} requests a run; at most {options.most_starts} starts; 95 %\n")
-    print("| server | λ* | interval held λ* | both ends | one end | width (median, p90) | starts | s, median | of a ladder | of a bisection |")
+    print(
+        "| server | λ* | interval held λ* | both ends | one end | width (median, p90) | starts | s, median | of a ladder | of a bisection |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|")
     for server in SERVERS if options.only is None else SERVERS[options.only : options.only + 1]:
         print(row(server, options), flush=True)

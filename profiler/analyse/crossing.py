@@ -36,7 +36,7 @@ CLOSE = 0.6  # of a rung: runs further from the crossing than this count less in
 LEAP = 1.5  # probits between neighbouring loads beyond which nothing is read between them
 DRAWS, SEED = 40_000, 20261124  # any fixed seed would do: the same starts give the same interval
 # A backlog that grows counts as one more constraint: so much it weighs, and half of the runs may show it.
-BACKLOG_WORTH, BACKLOG_ALLOWED = 5.0, 0.5
+BACKLOG_WORTH, BACKLOG_ALLOWED = 30.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,33 @@ def crossing(runs: Sequence[Seen], share: float) -> Crossing:
     return Crossing(math.exp(mean), sigma, math.exp(float(weight.sum(axis=1) @ np.log(SLOPES))))
 
 
+def first_crossing(runs: Sequence[Sequence[Seen]], shares: Sequence[float]) -> Crossing:
+    """Of the constraint that is crossed first. `runs`: of each run its constraints, as of `seen`."""
+    return min((crossing([run[number] for run in runs], share) for number, share in enumerate(shares)), key=lambda fit: fit.load)
+
+
+def limit(runs: Sequence[Sequence[Seen]], shares: Sequence[float], alpha: float, rung: float) -> Interval:
+    """Where the load lies from which on not all constraints are kept. All must fit, so each is held to `alpha`; any may fail: they share it."""
+    near = first_crossing(runs, shares).load
+    ends = []
+    for number, share in enumerate(shares):
+        of_it = [run[number] for run in runs]
+        if _idle(crossing(of_it, share), of_it, near):
+            continue
+        ends.append(interval(of_it, share, near, alpha, alpha / len(shares), 1 + rung))
+    lowers, uppers, middles = ([getattr(end, name) for end in ends] for name in ("lower", "upper", "middle"))
+    return Interval(
+        None if None in lowers else min(lowers),
+        min((upper for upper in uppers if upper is not None), default=None),
+        min((middle for middle in middles if middle is not None), default=None),
+    )
+
+
+def _idle(fit: Crossing, runs: Sequence[Seen], near: float) -> bool:
+    """Whether a constraint plainly keeps its limit at all loads around `near`: it crosses beyond them, by three of its sigmas. It bounds nothing."""
+    return fit.load > max(one.load for one in runs) and math.log(fit.load / near) > 3 * fit.sigma
+
+
 def interval(runs: Sequence[Seen], share: float, near: float, alpha_lo: float, alpha_hi: float, reach: float) -> Interval:
     """Of one constraint, each end at its own level. `near`: a load close to the crossing; `reach`: the ratio of two loads a rung apart;
     an end may lie two of them outside what was measured. Fewer than three starts prove nothing."""
@@ -139,7 +166,7 @@ def interval(runs: Sequence[Seen], share: float, near: float, alpha_lo: float, a
     tau2 = np.maximum(squares.sum(axis=0) / chi_square, counted)
     crosses = x0 + (z_allowed * np.sqrt(1 + tau2) - float(level.mean()) + normal * np.sqrt(tau2 / n)) / slopes
     ends = float(np.quantile(crosses, alpha_lo)), float(np.quantile(crosses, 1 - alpha_hi))
-    return replace(_measured(runs, share, *map(math.exp, ends), reach**2), middle=math.exp(float(np.median(crosses))))
+    return replace(_measured(runs, share, math.exp(ends[0]), math.exp(ends[1]), reach**2), middle=math.exp(float(np.median(crosses))))
 
 
 def _measured(runs: Sequence[Seen], share: float, lower: float, upper: float, reach: float) -> Interval:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from profiler.analyse.crossing import Crossing, Interval, Seen, allowed, crossing, grows, interval, seen
+from profiler.analyse.crossing import NEAR, Crossing, Interval, allowed, first_crossing, grows, limit, seen
 from profiler.analyse.percentiles import ALPHA
 from profiler.analyse.starts import DECIDING, SPENDING
 from profiler.analyse.together import counts
@@ -82,6 +82,8 @@ class Search:
     cohorts: dict[str, dict[float, Document]] = field(default_factory=dict)  # of each engine start, by load
     lost: str | None = None  # why the search cannot go on
     _asked: list[float] = field(default_factory=list)  # deciding probes of the present start
+    _interval: Interval | None = None  # what the last answer left to say
+    _crossing: Crossing | None = None
 
     def ask(self) -> Ask | None:
         """The next probe of this start; None when the start has nothing more to do."""
@@ -104,12 +106,21 @@ class Search:
             self.lost = f"at {ask.load:g}/s: {run.get('status_reason') or 'not judged'}"
         elif ask.purpose == "screen":
             self.screens[ask.load] = document
+            self._interval = self._crossing = None
         else:
             self.remember(ask.load, document)
 
     def remember(self, load: float, document: Document) -> None:
         """A whole cohort, of this search or of an earlier one of the same cells."""
         self.cohorts.setdefault(str(document["run"]["start_id"]), {})[load] = document
+        self._interval = self._crossing = None
+
+    def take_up(self) -> None:
+        """Goes on where an earlier search ended: its starts count as far as they say something of the crossing."""
+        fit = self._fit()
+        if fit is not None:
+            near = (any(abs(math.log(load / fit.load)) < NEAR for load in rows) for rows in self._sound().values())
+            self.starts = min(sum(near), self.most_starts)
 
     def start_over(self) -> None:
         """The engine start has ended."""
@@ -125,12 +136,18 @@ class Search:
 
     def interval(self) -> Interval:
         """At the first look that knows λ* to a rung either side, else at the latest."""
+        if self._interval is None:
+            self._interval = self._looked_at()
+        return self._interval
+
+    def _looked_at(self) -> Interval:
         latest = Interval(None, None)
+        starts = list(self._sound().values())
         for number, share in looks(self.most_starts).items():
-            starts = self._sound()
             if len(starts) < number:
                 break
-            latest = self._interval(dict(list(starts.items())[:number]), ALPHA / 2 * share)
+            runs = [seen(row, load) for rows in starts[:number] for load, row in rows.items()]
+            latest = limit(runs, allowed(self._any()), ALPHA / 2 * share, self.rung)
             if self._close(latest):
                 break
         return latest
@@ -142,7 +159,7 @@ class Search:
         probes = self.probes()
         lowest = min((p.load for p in probes if p.share > 1 and not p.screened), default=math.inf)
         odd = tuple(p.load for p in probes if p.load > lowest * ODD and p.share <= 1 and not p.screened)
-        return Found(lies.lower, lies.upper, estimate, 1 - ALPHA, len(self.cohorts), self._reason(lies, estimate), probes, odd)
+        return Found(lies.lower, lies.upper, estimate, 1 - ALPHA, len(self._sound()), self._reason(lies, estimate), probes, odd)
 
     def probes(self) -> tuple[Probe, ...]:
         """Each load that was probed, lowest first; what decides stands before what screened."""
@@ -171,29 +188,6 @@ class Search:
 
     def _close(self, lies: Interval) -> bool:
         return lies.lower is not None and lies.upper is not None and lies.upper <= lies.lower * (1 + self.rung) ** 2
-
-    def _interval(self, starts: Mapping[str, Mapping[float, Document]], alpha: float) -> Interval:
-        """All constraints must fit, so each at `alpha`; any may fail, so they share it."""
-        rows = [seen(row, load) for own in starts.values() for load, row in own.items()]
-        fit = self._fit()
-        assert fit is not None
-        shares = allowed(self._any())
-        ends = [
-            interval([row[number] for row in rows], share, fit.load, alpha, alpha / len(shares), 1 + self.rung)
-            for number, share in enumerate(shares)
-        ]
-        # A constraint that is nowhere near its limit has no crossing among these loads: it bounds nothing.
-        near = [number for number in range(len(shares)) if not self._idle(number, shares[number], fit.load, rows)]
-        lowers = [ends[number].lower for number in near]
-        uppers = [upper for number in near if (upper := ends[number].upper) is not None]
-        known = [lower for lower in lowers if lower is not None]
-        middle = min((m for number in near if (m := ends[number].middle) is not None), default=None)
-        return Interval(min(known) if known and len(known) == len(lowers) else None, min(uppers, default=None), middle)
-
-    def _idle(self, number: int, share: float, near: float, rows: list[list[Seen]]) -> bool:
-        """Whether the constraint plainly keeps its limit at all loads around: its crossing lies beyond them, by three of its sigmas."""
-        of_it = crossing([row[number] for row in rows], share)
-        return of_it.load > max(row[number].load for row in rows) and math.log(of_it.load / near) > 3 * of_it.sigma
 
     def _bracket(self) -> tuple[float | None, float | None]:
         """The lowest load that does not pass, and the highest below it that does."""
@@ -228,13 +222,17 @@ class Search:
 
     def _fit(self) -> Crossing | None:
         """Of the constraint that is crossed first."""
+        if self._crossing is None:
+            self._crossing = self._fitted()
+        return self._crossing
+
+    def _fitted(self) -> Crossing | None:
         rows = [seen(document, load) for own in self.cohorts.values() for load, document in own.items()]
         if len({passes(document, load) for own in self.cohorts.values() for load, document in own.items()}) < 2:
             rows += [seen(document, load, SCREEN_WEIGHT) for load, document in self.screens.items()]
         if not rows:
             return None
-        fits = (crossing([row[number] for row in rows], share) for number, share in enumerate(allowed(self._any())))
-        return min(fits, key=lambda fit: fit.load)
+        return first_crossing(rows, allowed(self._any()))
 
     def _wanted(self) -> list[float]:
         """The loads to measure in this start, the more telling first; none where λ* was not bracketed."""
@@ -264,7 +262,10 @@ class Search:
     def _reason(self, lies: Interval, estimate: float | None) -> str:
         if self.lost is not None:
             return self.lost
-        over = f"over {len(self.cohorts)} engine starts"
+        over = f"over {len(self._sound())} engine starts"
+        whole = sum(map(len, self.cohorts.values()))
+        if aside := whole - sum(map(len, self._sound().values())):
+            over += f" ({aside} of {whole} runs were disturbed and count for nothing)"
         if self._close(lies):
             return f"fits at {lies.lower:.4g}/s, fails at {lies.upper:.4g}/s, {over}"
         low, high = self._bracket()
