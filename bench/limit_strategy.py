@@ -123,7 +123,7 @@ class Bench:
         self.seconds += RUN_COST_S + closes_s + float(wait[opens + n - 1]) + self.server.service_s
         self.runs += 1
         self.requests_sent += n
-        run = {"run_id": f"{start}-{load}-{rule is None}", "status": "done", "validity": "valid", "start_id": f"s{start}"}
+        run: dict[str, Any] = {"run_id": f"{start}-{load}-{rule is None}", "status": "done", "validity": "valid", "start_id": f"s{start}"}
         run |= {"qos_result": found.result, "load": load, "qos": str(target)}
         return {"run": run, "verdicts": [found.to_dict()]}
 
