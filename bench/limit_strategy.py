@@ -125,6 +125,7 @@ class Bench:
         self.requests_sent += n
         run: dict[str, Any] = {"run_id": f"{start}-{load}-{rule is None}", "status": "done", "validity": "valid", "start_id": f"s{start}"}
         run |= {"qos_result": found.result, "load": load, "qos": str(target)}
+        run |= {"window_open_ns": drive.window_open_ns, "window_close_ns": drive.window_close_ns}
         return {"run": run, "verdicts": [found.to_dict()]}
 
     @property

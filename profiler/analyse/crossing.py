@@ -47,6 +47,12 @@ class Seen:
     misses: float
     n: float
     start: str = ""
+    came: float | None = None  # requests/s that came in the window: Poisson arrivals are some per cent more or fewer than asked for
+
+    @property
+    def x(self) -> float:
+        """log load, as it came: what chance made of the arrivals is known, and need not count as noise (a control variate)."""
+        return math.log(self.came or self.load)
 
     def probit(self, share: float) -> float:
         """As if two more had been seen that miss by `share`: none that missed is not never, and near `share` nothing is moved."""
@@ -76,11 +82,21 @@ class Interval:
 def seen(document: Mapping[str, Any], load: float, weight: float = 1.0) -> list[Seen]:
     """Of run.json: one for each constraint, then one for the backlog. In the order of `allowed`."""
     verdict, start = document["verdicts"][0], str(document["run"].get("start_id"))
+    came = _came(document["run"], load, max((int(c["n"]) for c in verdict["constraints"]), default=0))
     found = []
     for c in verdict["constraints"]:
         worth = weight * float(c.get("independent") or c["n"])
-        found.append(Seen(load, worth * c["misses"] / max(1, c["n"]), worth, start))
-    return [*found, Seen(load, BACKLOG_WORTH * weight * grows(verdict, load), BACKLOG_WORTH * weight, start)]
+        found.append(Seen(load, worth * c["misses"] / max(1, c["n"]), worth, start, came))
+    return [*found, Seen(load, BACKLOG_WORTH * weight * grows(verdict, load), BACKLOG_WORTH * weight, start, came)]
+
+
+def _came(run: Mapping[str, Any], load: float, n: int) -> float | None:
+    """None where it is unknown, or further from what was asked for than chance makes it."""
+    opened, closed = run.get("window_open_ns"), run.get("window_close_ns")
+    if opened is None or closed is None or closed <= opened or not n:
+        return None
+    came = n / (closed - opened) * 1e9
+    return came if abs(math.log(came / load)) < 4 / math.sqrt(n) else None
 
 
 def grows(verdict: Mapping[str, Any], load: float) -> bool:
@@ -98,7 +114,7 @@ def crossing(runs: Sequence[Seen], share: float) -> Crossing:
     """Where `runs`, of which there must be one, cross `share`. Posterior means over a grid: no optimiser that fails where nothing missed yet."""
     from scipy.special import log_ndtr, ndtri
 
-    at = np.log([one.load for one in runs])
+    at = np.array([one.x for one in runs])
     missed, n = np.array([one.misses for one in runs]), np.array([one.n for one in runs])
     where = np.linspace(at.min() - BEYOND, at.max() + BEYOND, STEPS)
     z = float(ndtri(share)) + SLOPES[:, None, None] * (at[None, None, :] - where[None, :, None])
@@ -153,8 +169,8 @@ def interval(runs: Sequence[Seen], share: float, near: float, alpha_lo: float, a
     n = len(by_start)
     # Of each start what lies nearest to the crossing counts most: the curve is straight there only, and its loads share their chance.
     width = CLOSE * math.log(reach)
-    weights = [[math.exp(-((math.log(one.load / near) / width) ** 2) / 2) + 1e-9 for one in rows] for rows in by_start]
-    middle = np.array([np.average([math.log(o.load) for o in rows], weights=w) for rows, w in zip(by_start, weights, strict=True)])
+    weights = [[math.exp(-(((one.x - math.log(near)) / width) ** 2) / 2) + 1e-9 for one in rows] for rows in by_start]
+    middle = np.array([np.average([o.x for o in rows], weights=w) for rows, w in zip(by_start, weights, strict=True)])
     level = np.array([np.average([o.probit(share) for o in rows], weights=w) for rows, w in zip(by_start, weights, strict=True)])
     density = math.exp(-(z_allowed**2) / 2) / math.sqrt(2 * math.pi)
     worth = float(np.mean([np.mean([one.n for one in rows]) for rows in by_start]))
@@ -186,7 +202,7 @@ def _slope(runs: Sequence[Seen], share: float) -> tuple[float, float, int]:
     """Within starts: of the probit against the log load, its standard error and degrees of freedom. Few pairs lean on the prior's middle."""
     along, squares, pairs = SLOPE * PRIOR_WEIGHT, PRIOR_WEIGHT, []
     for rows in _grouped(runs, lambda one: one.start):
-        x = np.array([math.log(one.load) for one in rows])
+        x = np.array([one.x for one in rows])
         z = np.array([one.probit(share) for one in rows])
         x, z = x - x.mean(), z - z.mean()
         along, squares = along + float(x @ z), squares + float(x @ x)
