@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from profiler.analyse import capacity as sizing
 from profiler.analyse import law as steps
-from profiler.analyse.cost import BreakEven, Cost, Saturation, break_even, cost, saturation_of
+from profiler.analyse.cost import BreakEven, Cost, Saturation, saturation_of
 from profiler.analyse.demand import Demand
+from profiler.analyse.estimate import Estimate, estimate
 from profiler.analyse.limit import Key, Limit, Probe, Row, key_of, limits, usable
-from profiler.analyse.offers import Offer, Prices, device_id
+from profiler.analyse.money import money
+from profiler.analyse.offers import Prices
 from profiler.analyse.published import Published, published
 from profiler.analyse.qos import QosTarget, answered
 from profiler.analyse.replicas import Routing
-from profiler.analyse.sensitivity import Bar, tornado
+from profiler.analyse.sensitivity import Bar
 from profiler.errors import ReportError
 from profiler.records import LoadKind, RequestRecord
 
 if TYPE_CHECKING:
     from profiler.store.store import Store
-
-SPLIT_ERROR = 0.25  # the law's largest error for which its time is split into input and output
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Candidate:
     energy: str
     missing: tuple[str, ...]
     published: Published | None = None  # what imported figures say, instead of a verdict
+    estimate: Estimate | None = None  # of them: how far at most, instead of λ*
 
     @property
     def name(self) -> str:
@@ -68,6 +69,11 @@ class Candidate:
     @property
     def workload(self) -> str:
         return str(self.row["workload"])
+
+    @property
+    def span(self) -> sizing.Range | None:
+        """λ*, or what imported figures say in its place."""
+        return self.range if self.range is not None or self.estimate is None else self.estimate.range
 
     @property
     def cheapest(self) -> Cost | None:
@@ -134,7 +140,6 @@ def _candidate(
     told = published(rows, question.target)
     if told is not None:
         missing += [f"bounds: none, imported point estimates; measured instead by: {run}" for run in told.to_measure]
-        missing.append("not costed: a cost needs a λ*, and a mean proves none")
     elif all(row["validity"] == "suspect" for row in rows):
         missing.append("only suspect runs, which prove no FITS: `profile results show` says why; measure again")
     document = store.run(newest["run_id"])["provenance"]
@@ -148,19 +153,29 @@ def _candidate(
     saturation = saturation_of(ladder)
     if saturation is not None and not saturation.proven:
         missing.append(f"saturation: {saturation.reason}")
+    guess: Estimate | None = None
+    if told is not None:
+        made_of = estimate(told, question.target, rows)
+        if isinstance(made_of, str):
+            missing.append(f"not costed: {made_of}")
+        else:
+            guess = made_of
+            missing += [f"λ* is at most an estimate: {note}" for note in guess.notes]
+            saturation = guess.saturation
     demand = question.demand.resolved(osl, _e2e(rows, requests)) if question.demand is not None else None
+    known = span if guess is None else guess.range
     sized: sizing.Capacity | None = None
-    if span is not None and demand is not None:
+    if known is not None and demand is not None:
         ready = [row["ready_s"] for row in rows if row["ready_s"] is not None]
         made = sizing.capacity(
-            demand, span, lengths, question.target, question.routing, question.spares,
+            demand, known, lengths, question.target, question.routing, question.spares,
             max(ready, default=None), question.autoscale, saturation.rate if saturation else None,
         )  # fmt: skip
         if isinstance(made, str):
             missing.append(f"replicas: {made}")
         else:
             sized = made
-    costs, bars, even = _money(question, newest, document, span, saturation, demand, sized, fitted, isl, osl, missing)
+    costs, bars, even = money(question, newest, document, known, saturation, demand, sized, fitted, isl, osl, missing, guess is not None)
     return Candidate(
         newest,
         question.target,
@@ -179,6 +194,7 @@ def _candidate(
         _energy(good),
         tuple(dict.fromkeys(missing)),
         told,
+        guess,
     )
 
 
@@ -210,117 +226,6 @@ def _range(
     if at_limit > highest:
         missing.append(f"λ* is extrapolated: more sequences would run at once than in any run ({highest:.1f})")
     return span_
-
-
-def _money(
-    question: Question,
-    row: Row,
-    document: Mapping[str, Any],
-    span: sizing.Range | None,
-    saturation: Saturation | None,
-    demand: Demand | None,
-    sized: sizing.Capacity | None,
-    fitted: steps.Law | None,
-    isl: float | None,
-    osl: float | None,
-    missing: list[str],
-) -> tuple[tuple[Cost, ...], tuple[Bar, ...], BreakEven | None]:
-    device = row["device"]
-    if device is None:
-        missing.append(f"not costed: {row['backend']} ran on a device that nobody declared; measure again with the device declared")
-        return (), (), None
-    if span is None:
-        return (), (), None
-    offers = question.prices.of_device(device)
-    if not offers:
-        missing.append(
-            f'not costed: no price for {device}; give --offer "{device}=PRICE {question.prices.currency}/h DATE" or a prices TOML (--prices)'
-        )
-        return (), (), None
-    if demand is not None and sized is None:
-        return (), (), None
-    rate = demand.rate if demand is not None and demand.rate is not None else span.lower
-    replicas = sized.mean_replicas if sized is not None else 1.0
-    fewest = sized.fewest if sized is not None else 1
-    threads = (document.get("machine") or {}).get("threads")
-    share = _prefill_share(fitted, isl, osl)
-    tokens = (isl or 0.0) + (osl or 0.0) or None
-
-    def of(offer: Offer, at: float, limit: float, count: float, few: float) -> Cost | str:
-        k = replicas_per_offer(offer, device, threads)
-        lengths = (isl, osl) if isl and osl else None
-        spares = sized.spares if sized else 0
-        power = power_w(row)
-        return cost(offer, at, count, spares, limit, span.upper, saturation, tokens, k, span.provenance, power, few, share, lengths)
-
-    made = [of(offer, rate, span.lower, replicas, fewest) for offer in offers]
-    costs = sorted((c for c in made if isinstance(c, Cost)), key=lambda c: c.points[0].per_1k_requests)
-    missing += [text for text in made if isinstance(text, str)]
-    if not costs:
-        return (), (), None
-    cheapest = next((c for c in costs if c.offer.basis != "paid"), costs[0])
-
-    def per_1k(offer: Offer, at: float, limit: float) -> float | None:
-        peak = demand.peak if demand is not None else 1.0
-        count = max(1, -(-at * peak // limit)) * (replicas / max(1, -(-rate * peak // span.lower)))
-        result = of(offer, at, limit, max(1, round(count)), max(1, round(count)))
-        return result.points[0].per_1k_requests if isinstance(result, Cost) else None
-
-    bars = tornado(cheapest.offer, rate, (span.lower, span.upper), per_1k)
-    return tuple(costs), tuple(bars), _even(question, row, cheapest, span, demand, isl, osl, missing)
-
-
-def _even(
-    question: Question,
-    row: Row,
-    cheapest: Cost,
-    span: sizing.Range,
-    demand: Demand | None,
-    isl: float | None,
-    osl: float | None,
-    missing: list[str],
-) -> BreakEven | None:
-    """Against the hosted model that was named, else the cheapest of the same name."""
-    if question.api is not None:
-        api = question.prices.api(question.api)
-    else:
-        name = str(row["model"] or "").rpartition("/")[2].lower()
-        same = [api for api in question.prices.apis if name.startswith(api.model)]
-        if not same:
-            missing.append(f"break-even: no hosted price of {row['model']}; give --api MODEL@PROVIDER or an [[api]] row in --prices")
-            return None
-        api = min(same, key=lambda a: a.input_per_million + a.output_per_million)
-    if not isl or not osl or cheapest.monthly.total is None:
-        return None
-    carried = span.lower * cheapest.replicas_per_offer
-    return break_even(cheapest.offer, cheapest.monthly.total, carried, isl, osl, api, demand.peak if demand else 1.0)
-
-
-def replicas_per_offer(offer: Offer, device: str, threads: int | None) -> int:
-    """How many of what was measured one offer holds: its accelerators, or of a CPU node its threads / those of the measured machine."""
-    if offer.vcpus is not None and threads and _is_cpu(device, offer):
-        return max(1, offer.vcpus // threads)
-    return max(1, offer.devices)
-
-
-def _is_cpu(device: str, offer: Offer) -> bool:
-    known = device_id(device) or offer.device
-    return not any(maker in known.lower() for maker in ("nvidia", "amd-mi", "gaudi", "arc"))
-
-
-def power_w(row: Row) -> float | None:
-    """Measured power of the whole node in the window; None where only a part of it was measured, or nothing."""
-    energy, window = row.get("energy_j"), row.get("window_s")
-    return energy / window if energy is not None and window and row.get("energy_scope") in ("host", "wall") else None
-
-
-def _prefill_share(fitted: steps.Law | None, isl: float | None, osl: float | None) -> float | None:
-    """Share of a request's engine time that reads its prompt, where the fitted steps are known well enough to say so."""
-    if fitted is None or not isl or not osl or fitted.error is None or fitted.error > SPLIT_ERROR or not fitted.prefill_s:
-        return None
-    running = max(1.0, fitted.highest_running)
-    decode = osl * (fitted.base_s + fitted.running_s * running) / running
-    return fitted.prefill_s * isl / (fitted.prefill_s * isl + decode)
 
 
 def _lengths(requests: Sequence[RequestRecord]) -> list[tuple[int, int]]:
