@@ -52,6 +52,32 @@ def sections(said: dict[str, Any]) -> dict[str, str]:
     return {"limits": _limits(said), "money": _money(said), "crossings": _crossings(said)}
 
 
+def lengths(folder: Path) -> str:
+    """What `profile fit --lengths` predicts of the H100 at 2 requests/s."""
+    name = "h100-lengths"
+    profile("results", "import", str(FIGURES / f"{name}.csv"), "--map", str(FIGURES / f"{name}.toml"), "--results", str(folder))
+    asked = (
+        "fit",
+        "--qos",
+        "ttft_p95<=1s, tpot_p95<=100ms",
+        "--lengths",
+        "1024:198",
+        "--demand",
+        f"{RATE:g}rps",
+        "--json",
+        "--results",
+        str(folder),
+    )
+    c = json.loads(profile(*asked))["candidates"][0]
+    size, limit = c["capacity"], c["limit"]
+    lines = [
+        f"* at 2/s: TTFT p95 {size['ttft_p95_s'] * 1e3:.0f} ms, TPOT p95 {size['tpot_p95_s'] * 1e3:.1f} ms, {size['replicas']} replica, "
+        f"{size['idle_share']:.0%} idle; λ* {limit['lower']:.3g} to {limit['upper']:.3g}/s ({limit['note']}).",
+        *(f"* {text}." for text in c["missing"] if not text.startswith("not costed")),
+    ]
+    return "\n".join(lines)
+
+
 def _limits(said: dict[str, Any]) -> str:
     lines = ["| | λ*, requests/s | by | saturated | replicas at 2/s | idle |", "|---|---|---|---|---|---|"]
     for c in said["candidates"]:
@@ -90,12 +116,10 @@ def _crossings(said: dict[str, Any]) -> str:
     for basis, found in said["rankings"][0]["cheapest_by_demand"].items():
         made = [Stretch(s["above"], s["upto"], Curve(**s["curve"]), s["month"]) for s in found]
         lines.append(f"* {basis}: {words(made, 4)}.")
-    paid = [curve(said, name, "paid") for name in ("xeon-8580-fp16", "xeon-8580-int8")]
-    for xeon in paid:
-        mixed = stretches([xeon, curve(said, "l4-vllm", "rented"), curve(said, "h100-sglang", "rented")], 30.0)
-        lines.append(f"* {xeon.name} against rented accelerators: {words(mixed, 4)}.")
-    full = stretches([curve(said, n, "rented", "saturation") for n in COLOURS], 120.0)
-    lines.append(f"* rented, everything saturated: {words(full, 4)}.")
+    for basis in ("rented", "owned"):
+        for xeon in (curve(said, name, "paid") for name in ("xeon-8580-fp16", "xeon-8580-int8")):
+            mixed = stretches([xeon, curve(said, "l4-vllm", basis), curve(said, "h100-sglang", basis)], 30.0)
+            lines.append(f"* {xeon.name} against {basis} accelerators: {words(mixed, 4)}.")
     return "\n".join(lines)
 
 
@@ -115,7 +139,9 @@ def figure(said: dict[str, Any], out: Path) -> None:
 
     top, n = 32.0, 1600
     rates = [top * (k + 1) / n for k in range(n)]
-    plot = make_subplots(rows=1, cols=3, subplot_titles=[f"{basis}" for basis in ("rented", "owned", "already paid: power alone")], horizontal_spacing=0.06)
+    plot = make_subplots(
+        rows=1, cols=3, subplot_titles=[f"{basis}" for basis in ("rented", "owned", "already paid: power alone")], horizontal_spacing=0.06
+    )
     for column, basis in enumerate(BASES, 1):
         own = [curve(said, name, basis) for name in COLOURS]
         for name, line in zip(COLOURS, own, strict=True):
@@ -127,7 +153,9 @@ def figure(said: dict[str, Any], out: Path) -> None:
         plot.add_vline(x=RATE, line={"dash": "dot", "color": "#888"}, row=1, col=column)
         plot.update_yaxes(type="log", title_text="USD a month" if column == 1 else "", row=1, col=column)
         plot.update_xaxes(title_text="demand, requests/s", row=1, col=column)
-    plot.update_layout(template="plotly_white", width=1320, height=470, margin={"l": 70, "r": 20, "t": 40, "b": 90}, legend={"orientation": "h", "y": -0.2})
+    plot.update_layout(
+        template="plotly_white", width=1320, height=470, margin={"l": 70, "r": 20, "t": 40, "b": 90}, legend={"orientation": "h", "y": -0.2}
+    )
     chromium = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
     if chromium is None:
         raise SystemExit("no Chromium on this machine: the figure was not drawn")
@@ -144,8 +172,7 @@ def main() -> None:
     check = arguments.parse_args().check
     with tempfile.TemporaryDirectory() as folder:
         said = answer(Path(folder) / "results")
-    text = PAGE.read_text()
-    made = page(text, sections(said))
+        made = page(text := PAGE.read_text(), sections(said) | {"lengths": lengths(Path(folder) / "lengths")})
     if check:
         raise SystemExit(0 if made == text else f"{PAGE} does not hold what the commands print: run this without --check")
     PAGE.write_text(made)

@@ -121,11 +121,12 @@ class Plan:
     routing: str
     spares: int
     autoscale: bool
+    lengths: tuple[float, float] | None = None  # (input, output) tokens that no workload had
 
 
 ROUTINGS = ("round-robin", "random", "least-outstanding")
 KEYS: dict[str, tuple[str, ...]] = {
-    "demand": ("rate", "tokens_per_s", "users", "think", "trace", "cv", "daily", "qos", "workload"),
+    "demand": ("rate", "tokens_per_s", "users", "think", "trace", "cv", "daily", "qos", "workload", "isl", "osl"),
     "fleet": ("routing", "spares", "autoscale"),
 }
 
@@ -167,7 +168,10 @@ def read_plan(path: Path) -> Plan:
     autoscale = fleet.get("autoscale", False)
     if not isinstance(autoscale, bool):
         raise SpecError(f"{path}: fleet.autoscale: must be true or false (got {autoscale!r})")
-    return Plan(demand, asked.get("qos"), asked.get("workload"), routing, spares, autoscale)
+    lengths = tuple(_number(path, f"demand.{key}", asked[key]) for key in ("isl", "osl") if key in asked)
+    if len(lengths) == 1 or 0 in lengths:
+        raise SpecError(f"{path}: demand: isl and osl go together, both above 0", hint="isl = 1024 and osl = 128, or neither")
+    return Plan(demand, asked.get("qos"), asked.get("workload"), routing, spares, autoscale, (lengths[0], lengths[1]) if lengths else None)
 
 
 def _known(path: Path, before: str, table: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from profiler.analyse import law as steps
 from profiler.analyse.cost import BreakEven, Cost, Saturation, saturation_of
 from profiler.analyse.demand import Demand
 from profiler.analyse.estimate import Estimate, estimate
+from profiler.analyse.interpolate import Interpolation
 from profiler.analyse.limit import Key, Limit, Probe, Row, key_of, limits, usable
 from profiler.analyse.money import money
 from profiler.analyse.offers import Prices
@@ -37,6 +38,7 @@ class Question:
     spares: int = 0
     autoscale: bool = False
     api: str | None = None
+    lengths: tuple[float, float] | None = None  # (input, output) tokens that no workload had: answered by interpolation
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Candidate:
     missing: tuple[str, ...]
     published: Published | None = None  # what imported figures say, instead of a verdict
     estimate: Estimate | None = None  # of them: how far at most, instead of λ*
+    interpolation: Interpolation | None = None  # behind a candidate for lengths that were not measured
 
     @property
     def name(self) -> str:
@@ -110,6 +113,11 @@ def answer(store: Store, question: Question) -> Answer:
     sound = [row for row in rows if usable(row)]
     _check_some(store, rows, sound, question)
     requests = store.records(row["run_id"] for row in sound)
+    if question.lengths is not None:
+        from profiler.analyse.interpolated import candidates as interpolated
+
+        predicted, notes = interpolated(store, question, sound, requests)
+        return Answer(question, tuple(sorted(predicted, key=lambda c: (c.name, str(c.row["device"])))), (*question.prices.notes, *notes))
     found = limits(sound, question.target, requests)
     candidates = [_candidate(store, question, key, own, [r for r in sound if key_of(r) == key], requests) for key, own in found.items()]
     ordered = sorted(candidates, key=lambda c: (c.workload, c.name, str(c.row["device"])))

@@ -19,6 +19,9 @@ PIPED_WIDTH = 160  # of tables in a file or a CI log, where there is no terminal
 _OPTIONS = (
     click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder."),
     click.option("--workload", default=None, help="Only this workload.  [default: each one]"),
+    click.option(
+        "--lengths", default=None, help="ISL:OSL that were not measured, e.g. 1024:128: predicted by interpolation, with its error."
+    ),
     click.option("--prices", type=click.Path(path_type=Path), default=None, help="TOML with your own offers and hosted prices."),
     click.option("--offer", "offers", multiple=True, help='An offer in one line: "DEVICE=0.096 USD/h 2026-11-24". May be repeated.'),
     click.option("--currency", default=None, help="Three capitals; rows in another one are left out.  [default: of your offers, or USD]"),
@@ -64,6 +67,7 @@ def ask(
     offers: tuple[str, ...] = (),
     currency: str | None = None,
     api: str | None = None,
+    lengths: str | None = None,
 ) -> Answer:
     """Validate everything, then answer from the store. Raises ProfilerError."""
     from profiler import catalog
@@ -74,17 +78,27 @@ def ask(
     from profiler.store.store import Store
 
     target, known = parse(qos), load(prices, offers, currency)
+    wanted = _lengths(lengths) if lengths is not None else plan.lengths if plan is not None else None
     results = catalog.results(results)
     if not results.exists():
         raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
     if plan is not None:
         demand, routing, spares = plan.demand, plan.routing, plan.spares
-    question = fit.Question(target, known, demand, workload, routing, spares, plan.autoscale if plan is not None else False, api)
+    question = fit.Question(target, known, demand, workload, routing, spares, plan.autoscale if plan is not None else False, api, wanted)
     store = Store(results)
     answer = fit.answer(store, question)
     for warning in store.warnings:
         click.echo(f"warning: {warning}", err=True)
     return answer
+
+
+def _lengths(text: str) -> tuple[float, float]:
+    from profiler.errors import SpecError
+
+    isl, _, osl = text.partition(":")
+    if not (isl.isdigit() and osl.isdigit() and int(isl) and int(osl)):
+        raise SpecError(f"--lengths {text!r}: not two numbers of tokens", hint="write input:output, e.g. 1024:128")
+    return float(isl), float(osl)
 
 
 def show(answer: Answer, render: Callable[[Answer], list[Any]], as_json: bool, out: Path | None, results: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from profiler.analyse import crossings
+from profiler.analyse import crossings, interpolate
 from profiler.analyse.fit import Answer, Candidate, probe_words
 from profiler.analyse.rightsize import rankings
 from profiler.report import published
@@ -95,6 +95,7 @@ def _plain_candidate(c: Candidate) -> dict[str, Any]:
             "break_even": asdict(c.break_even) if c.break_even is not None else None,
             "energy": c.energy,
             "imported": published.plain(c.published),
+            "interpolation": interpolate.plain(c.interpolation) if c.interpolation is not None else None,
             "estimate": asdict(c.estimate) if c.estimate is not None else None,
             "missing": list(c.missing),
         }
