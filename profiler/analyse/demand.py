@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from profiler.analyse.qos import of_table
 from profiler.errors import SpecError, did_you_mean
 from profiler.units import parse_duration_s
 
@@ -171,7 +172,10 @@ def read_plan(path: Path) -> Plan:
     lengths = tuple(_number(path, f"demand.{key}", asked[key]) for key in ("isl", "osl") if key in asked)
     if len(lengths) == 1 or 0 in lengths:
         raise SpecError(f"{path}: demand: isl and osl go together, both above 0", hint="isl = 1024 and osl = 128, or neither")
-    return Plan(demand, asked.get("qos"), asked.get("workload"), routing, spares, autoscale, (lengths[0], lengths[1]) if lengths else None)
+    target = asked.get("qos")
+    if isinstance(target, dict):
+        target = str(of_table(target, f"{path}: demand.qos"))
+    return Plan(demand, target, asked.get("workload"), routing, spares, autoscale, (lengths[0], lengths[1]) if lengths else None)
 
 
 def _known(path: Path, before: str, table: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from profiler.analyse import law as steps
 from profiler.analyse.cost import BreakEven, Cost, Saturation, saturation_of
 from profiler.analyse.demand import Demand
 from profiler.analyse.estimate import Estimate, estimate
+from profiler.analyse.fleet import FleetLimit, fleet_limit
 from profiler.analyse.interpolate import Interpolation
 from profiler.analyse.limit import Key, Limit, Probe, Row, key_of, limits, usable
 from profiler.analyse.money import money
@@ -19,8 +20,9 @@ from profiler.analyse.published import Published, published
 from profiler.analyse.qos import QosTarget, answered
 from profiler.analyse.replicas import Routing
 from profiler.analyse.sensitivity import Bar
-from profiler.errors import ReportError
+from profiler.errors import QosError, ReportError
 from profiler.records import LoadKind, RequestRecord
+from profiler.units import format_duration
 
 if TYPE_CHECKING:
     from profiler.store.store import Store
@@ -38,6 +40,7 @@ class Question:
     spares: int = 0
     autoscale: bool = False
     api: str | None = None
+    fleet: int | None = None  # replicas whose λ* together is asked for
     lengths: tuple[float, float] | None = None  # (input, output) tokens that no workload had: answered by interpolation
 
 
@@ -63,6 +66,7 @@ class Candidate:
     missing: tuple[str, ...]
     published: Published | None = None  # what imported figures say, instead of a verdict
     estimate: Estimate | None = None  # of them: how far at most, instead of λ*
+    fleet: FleetLimit | None = None  # λ* of so many replicas together, predicted from that of one
     interpolation: Interpolation | None = None  # behind a candidate for lengths that were not measured
 
     @property
@@ -109,6 +113,7 @@ class Answer:
 
 def answer(store: Store, question: Question) -> Answer:
     """Everything about the runs of a store. Raises ReportError when it holds none that can answer, QosError for a metric no record has."""
+    question, left_out = _of_requests(question)
     rows = [row for row in store.rows() if question.workload in (None, row["workload"])]
     sound = [row for row in rows if usable(row)]
     _check_some(store, rows, sound, question)
@@ -117,11 +122,36 @@ def answer(store: Store, question: Question) -> Answer:
         from profiler.analyse.interpolated import candidates as interpolated
 
         predicted, notes = interpolated(store, question, sound, requests)
-        return Answer(question, tuple(sorted(predicted, key=lambda c: (c.name, str(c.row["device"])))), (*question.prices.notes, *notes))
+        return Answer(
+            question, tuple(sorted(predicted, key=lambda c: (c.name, str(c.row["device"])))), (*left_out, *question.prices.notes, *notes)
+        )
     found = limits(sound, question.target, requests)
     candidates = [_candidate(store, question, key, own, [r for r in sound if key_of(r) == key], requests) for key, own in found.items()]
     ordered = sorted(candidates, key=lambda c: (c.workload, c.name, str(c.row["device"])))
-    return Answer(question, tuple(ordered), (*question.prices.notes, *_comparable(ordered)))
+    return Answer(question, tuple(ordered), (*left_out, *question.prices.notes, *_comparable(ordered)))
+
+
+def _of_requests(question: Question) -> tuple[Question, list[str]]:
+    """Without the conditions on whole runs, which no load has alone; a makespan of so many requests is the demand, where none was given."""
+    floors = [c.floor for c in question.target.constraints if c.floor is not None]
+    if not floors:
+        return question, []
+    job = next((f for f in floors if f.requests is not None and f.within_s is not None), None)
+    rest = question.target.of_requests
+    if not rest.constraints:
+        rate = f"{job.requests / job.within_s:.3g}rps" if job is not None and job.requests and job.within_s else "0.5rps"
+        hint = f"add a limit on requests, such as error_rate<=1% or e2e_p99<=10min, and ask for the demand: --demand {rate}"
+        raise QosError(f"{question.target}: a condition on a whole run gives no highest load", hint=hint)
+    left = [
+        f"{c} is about a whole run: λ* and replicas leave it out; `profile sweep` judges it"
+        for c in question.target.constraints
+        if c.floor is not None
+    ]
+    demand = question.demand
+    if demand is None and job is not None and job.requests and job.within_s:
+        demand = Demand(f"{job.requests} requests in {format_duration(job.within_s)}", rate=job.requests / job.within_s, cv=0.0)
+        left = [f"{job}: taken as a demand of {demand.rate:.3g} requests/s, evenly spread"]
+    return replace(question, target=rest, demand=demand), left
 
 
 def _check_some(store: Store, rows: Sequence[Row], sound: Sequence[Row], question: Question) -> None:
@@ -183,6 +213,13 @@ def _candidate(
             missing.append(f"replicas: {made}")
         else:
             sized = made
+    together: FleetLimit | None = None
+    if question.fleet is not None and span is not None:
+        reached = fleet_limit(span, lengths, question.target, question.fleet, question.routing)
+        if isinstance(reached, str):
+            missing.append(reached)
+        else:
+            together = reached
     costs, bars, even = money(question, newest, document, known, saturation, demand, sized, fitted, isl, osl, missing, guess is not None)
     return Candidate(
         newest,
@@ -203,6 +240,7 @@ def _candidate(
         tuple(dict.fromkeys(missing)),
         told,
         guess,
+        together,
     )
 
 

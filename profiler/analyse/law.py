@@ -81,12 +81,15 @@ def equations(requests: Sequence[RequestRecord]) -> Equations | None:
     origin = min(r.sent_ns or 0 for r in whole)
     sent, first, last = (_seconds(whole, name, origin) for name in ("sent_ns", "first_token_ns", "last_token_ns"))
     prompt = np.array([r.prompt_tokens or 0 for r in whole], dtype=np.float64)
+    begun = _reading_from(sent, first)
     left, right = [], []
     for r in long:
         a, b = (((r.first_token_ns or 0) - origin) / NS_PER_S, ((r.last_token_ns or 0) - origin) / NS_PER_S)
         steps = (r.output_tokens or 0) - 1
         running = float(np.clip(np.minimum(last, b) - np.maximum(first, a), 0, None).sum()) / (b - a)
-        began = float(prompt[(first > a) & (first <= b)].sum())
+        own = first == a
+        share = np.clip(np.minimum(first, b) - np.maximum(begun, a), 0, None) / np.maximum(first - begun, 1e-9)
+        began = float(prompt[~own] @ np.clip(share[~own], 0, 1))
         left.append((1.0, running, began / steps))
         right.append((b - a) / steps)
     alone = []
@@ -95,6 +98,19 @@ def equations(requests: Sequence[RequestRecord]) -> Equations | None:
         if int(others.sum()) == 1 and r.prompt_tokens and r.error_kind is None:
             alone.append((r.prompt_tokens, float(first[i] - sent[i])))
     return Equations(np.array(left), np.array(right), tuple(alone), float(np.mean([row[1] for row in left])))
+
+
+def _reading_from(sent: Floats, first: Floats) -> Floats:
+    """When the engine began with each prompt: once it was there and the one before it had its first token (first come, first served).
+
+    Long prompts are read in chunks over several steps. By their first token alone, a request that ends in the middle of another's prompt would
+    have been slowed by nothing: the law was off by half of the prefill for 512 tokens in and 32 out.
+    """
+    order = np.argsort(first, kind="stable")
+    before = np.concatenate([[-np.inf], first[order][:-1]])
+    begun = np.empty_like(first)
+    begun[order] = np.maximum(sent[order], before)
+    return begun
 
 
 def fit(runs: Sequence[Equations], slots: int = SLOTS) -> Law | None:

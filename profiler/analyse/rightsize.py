@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from profiler.analyse.capacity import REQUESTS, SEED, UNKNOWN_ERROR
 from profiler.analyse.fit import Answer, Candidate
 from profiler.analyse.percentiles import order_statistic
-from profiler.analyse.qos import METRICS
 from profiler.analyse.replicas import replay
 from profiler.units import format_duration
 
@@ -133,10 +132,12 @@ def relaxation(candidate: Candidate) -> tuple[float, str] | None:
         if c.kind != "percentile":
             continue
         limit = c.limits[0]
-        values = [value for r in served if (value := METRICS[limit.metric][1](r)) is not None]
+        values = [value for r in served if (value := limit.value(r)) is not None]
         seen = order_statistic(values, c.share)
         if seen is not None and seen > limit.limit_s:
-            texts.append(f"{str(c).partition('<')[0]}<={format_duration(seen)}")
+            texts.append(
+                f"{str(c).partition('<')[0]}<={format_duration(seen)}{'+' + format_duration(limit.per_token_s) + '*isl' if limit.per_token_s else ''}"
+            )
             change = max(change, seen / limit.limit_s - 1)
     return (change, f"{', '.join(texts)} (+{change:.0%}, predicted for one replica)") if texts else None
 

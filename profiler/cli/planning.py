@@ -49,6 +49,7 @@ def fleet_options(command: Command) -> Command:
                 help="How a router spreads requests over the replicas.",
             ),
             click.option("--spares", type=click.IntRange(min=0), default=0, show_default=True, help="Replicas beyond those needed (N+k)."),
+            click.option("--fleet", type=click.IntRange(min=1), default=None, help="Also predict the λ* of so many replicas together."),
         )
     ):
         command = option(command)
@@ -68,23 +69,26 @@ def ask(
     currency: str | None = None,
     api: str | None = None,
     lengths: str | None = None,
+    fleet: int | None = None,
 ) -> Answer:
     """Validate everything, then answer from the store. Raises ProfilerError."""
     from profiler import catalog
     from profiler.analyse import fit
     from profiler.analyse.offers import load
-    from profiler.analyse.qos import parse
+    from profiler.analyse.qos import load as read_target
     from profiler.errors import StoreError
     from profiler.store.store import Store
 
-    target, known = parse(qos), load(prices, offers, currency)
+    target, known = read_target(qos), load(prices, offers, currency)
     wanted = _lengths(lengths) if lengths is not None else plan.lengths if plan is not None else None
     results = catalog.results(results)
     if not results.exists():
         raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
     if plan is not None:
         demand, routing, spares = plan.demand, plan.routing, plan.spares
-    question = fit.Question(target, known, demand, workload, routing, spares, plan.autoscale if plan is not None else False, api, wanted)
+    question = fit.Question(
+        target, known, demand, workload, routing, spares, plan.autoscale if plan is not None else False, api, fleet, wanted
+    )
     store = Store(results)
     answer = fit.answer(store, question)
     for warning in store.warnings:

@@ -27,7 +27,7 @@ def fit(answer: Answer) -> list[Any]:
     parts: list[Any] = []
     for ranking in rankings(answer):
         own = answer.of(ranking.workload)
-        parts += [_limits(answer, ranking.workload, own), *published.table(own), _costs(own), *idle_words(own)]
+        parts += [_limits(answer, ranking.workload, own), *published.table(own), *_fleets(own), _costs(own), *idle_words(own)]
         parts += [ranking.sentence, *([ranking.change] if ranking.change else []), *(f"note: {note}" for note in ranking.notes)]
         parts += [*_missing(own), ""]
     return [*parts, *(f"note: {note}" for note in answer.notes)]
@@ -95,6 +95,7 @@ def _plain_candidate(c: Candidate) -> dict[str, Any]:
             "break_even": asdict(c.break_even) if c.break_even is not None else None,
             "energy": c.energy,
             "imported": published.plain(c.published),
+            "fleet": asdict(c.fleet) if c.fleet is not None else None,
             "interpolation": interpolate.plain(c.interpolation) if c.interpolation is not None else None,
             "estimate": asdict(c.estimate) if c.estimate is not None else None,
             "missing": list(c.missing),
@@ -235,6 +236,17 @@ def _money_words(c: Candidate) -> list[str]:
         lines.append(f"  {bar.name} from {bar.low_input} to {bar.high_input}: {ends[0]} to {ends[1]} per 1,000 requests")
     lines.append(f"  energy: {c.energy}")
     return [_escape(line) for line in lines]
+
+
+def _fleets(own: Sequence[Candidate]) -> list[str]:
+    return [
+        _escape(
+            f"{c.name}: {c.fleet.replicas} replicas together carry {c.fleet.lower:.3g} to {c.fleet.upper:.3g} requests/s "
+            f"({c.fleet.routing}, predicted from one; {'; '.join(c.fleet.notes)})"
+        )
+        for c in own
+        if c.fleet is not None
+    ]
 
 
 def _crossings(own: Sequence[Candidate]) -> list[str]:
