@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from profiler.analyse import capacity as sizing
 from profiler.analyse import law as steps
+from profiler.analyse.carbon import Carbon, Grid, carbon
 from profiler.analyse.cost import BreakEven, Cost, Saturation, saturation_of
 from profiler.analyse.demand import Demand
 from profiler.analyse.estimate import Estimate, estimate
@@ -40,6 +41,7 @@ class Question:
     spares: int = 0
     autoscale: bool = False
     api: str | None = None
+    grid: Grid | None = None  # whose intensity makes CO2 of measured energy
     fleet: int | None = None  # replicas whose λ* together is asked for
     lengths: tuple[float, float] | None = None  # (input, output) tokens that no workload had: answered by interpolation
 
@@ -66,6 +68,7 @@ class Candidate:
     missing: tuple[str, ...]
     published: Published | None = None  # what imported figures say, instead of a verdict
     estimate: Estimate | None = None  # of them: how far at most, instead of λ*
+    carbon: Carbon | None = None  # where energy was measured and a grid is given
     fleet: FleetLimit | None = None  # λ* of so many replicas together, predicted from that of one
     interpolation: Interpolation | None = None  # behind a candidate for lengths that were not measured
 
@@ -221,6 +224,7 @@ def _candidate(
         else:
             together = reached
     costs, bars, even = money(question, newest, document, known, saturation, demand, sized, fitted, isl, osl, missing, guess is not None)
+    emitted = _carbon(question, good, costs, missing)
     return Candidate(
         newest,
         question.target,
@@ -240,6 +244,7 @@ def _candidate(
         tuple(dict.fromkeys(missing)),
         told,
         guess,
+        emitted,
         together,
     )
 
@@ -254,7 +259,7 @@ def _range(
         span = sizing.measured_range(limit.lower, limit.upper, fitted, lengths, target)
         return replace(span, provenance=limit.provenance)
     if fitted is None or not lengths:
-        missing.append(f"λ*: {limit.reason}; and too few valid answers to predict it from step times")
+        missing.append(f"λ*: {limit.reason}; and too few valid answers, or only one load, to predict it from step times")
         return None
     span_ = sizing.predicted_range(fitted, lengths, target, limit.upper)
     if span_ is None:
@@ -285,6 +290,16 @@ def _e2e(rows: Sequence[Row], requests: Mapping[str, Sequence[RequestRecord]]) -
     row = min(rows, key=lambda row: (row["load_kind"], row["load"]))
     times = [r.e2e_sched_s for r in requests.get(row["run_id"], ()) if r.in_window and r.e2e_sched_s is not None]
     return sum(times) / len(times) if times else None
+
+
+def _carbon(question: Question, rows: Sequence[Row], costs: Sequence[Cost], missing: list[str]) -> Carbon | None:
+    """With the PUE of the cheapest offer that says one."""
+    if question.grid is None:
+        return None
+    found = carbon(rows, question.grid, next((c.offer.pue for c in costs if c.offer.pue is not None), None))
+    if found is None:
+        missing.append("CO2: no energy was measured (docs/telemetry.md), and none is guessed")
+    return found
 
 
 def _energy(rows: Sequence[Row]) -> str:

@@ -26,6 +26,9 @@ _OPTIONS = (
     click.option("--offer", "offers", multiple=True, help='An offer in one line: "DEVICE=0.096 USD/h 2026-11-24". May be repeated.'),
     click.option("--currency", default=None, help="Three capitals; rows in another one are left out.  [default: of your offers, or USD]"),
     click.option("--api", default=None, help="Hosted model to break even with: MODEL@PROVIDER.  [default: the cheapest of the same name]"),
+    click.option(
+        "--grid", default=None, help='CO2 of your grid, "380 g/kWh 2024 SOURCE": kg per 1,000 requests where energy was measured.'
+    ),
     click.option("--out", type=click.Path(path_type=Path), default=None, help="Also write the HTML report, with this answer in it."),
     click.option("--json", "as_json", is_flag=True, help="Machine-readable output."),
 )
@@ -70,10 +73,11 @@ def ask(
     api: str | None = None,
     lengths: str | None = None,
     fleet: int | None = None,
+    grid: str | None = None,
 ) -> Answer:
     """Validate everything, then answer from the store. Raises ProfilerError."""
     from profiler import catalog
-    from profiler.analyse import fit
+    from profiler.analyse import carbon, fit
     from profiler.analyse.offers import load
     from profiler.analyse.qos import load as read_target
     from profiler.errors import StoreError
@@ -81,13 +85,14 @@ def ask(
 
     target, known = read_target(qos), load(prices, offers, currency)
     wanted = _lengths(lengths) if lengths is not None else plan.lengths if plan is not None else None
+    intensity = carbon.parse(grid) if grid is not None else None
     results = catalog.results(results)
     if not results.exists():
         raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
     if plan is not None:
         demand, routing, spares = plan.demand, plan.routing, plan.spares
     question = fit.Question(
-        target, known, demand, workload, routing, spares, plan.autoscale if plan is not None else False, api, fleet, wanted
+        target, known, demand, workload, routing, spares, plan.autoscale if plan is not None else False, api, intensity, fleet, wanted
     )
     store = Store(results)
     answer = fit.answer(store, question)

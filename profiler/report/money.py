@@ -94,6 +94,7 @@ def _plain_candidate(c: Candidate) -> dict[str, Any]:
             "tornado": [asdict(bar) for bar in c.tornado],
             "break_even": asdict(c.break_even) if c.break_even is not None else None,
             "energy": c.energy,
+            "carbon": asdict(c.carbon) if c.carbon is not None else None,
             "imported": published.plain(c.published),
             "fleet": asdict(c.fleet) if c.fleet is not None else None,
             "interpolation": interpolate.plain(c.interpolation) if c.interpolation is not None else None,
@@ -234,7 +235,7 @@ def _money_words(c: Candidate) -> list[str]:
     for bar in c.tornado:
         ends = [f"{value:.3g}" if value is not None else NONE for value in (bar.low, bar.high)]
         lines.append(f"  {bar.name} from {bar.low_input} to {bar.high_input}: {ends[0]} to {ends[1]} per 1,000 requests")
-    lines.append(f"  energy: {c.energy}")
+    lines.append(f"  energy: {c.energy}" + (f"; {c.carbon.words}" if c.carbon is not None else ""))
     return [_escape(line) for line in lines]
 
 
