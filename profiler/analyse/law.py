@@ -29,7 +29,7 @@ FEWEST = 20  # answers behind a fit
 
 @dataclass(frozen=True)
 class Law:
-    """`error`: relative, of the mean decoding time per token of each run, when the law is fitted to the other runs (the largest).
+    """`error`: relative, of the mean decoding time per token of a run: the largest of those left out and of those fitted (`_left_out`).
 
     `highest_running`: mean sequences running in the busiest run; above it the law is extrapolated.
     """
@@ -103,8 +103,8 @@ def equations(requests: Sequence[RequestRecord]) -> Equations | None:
 def _reading_from(sent: Floats, first: Floats) -> Floats:
     """When the engine began with each prompt: once it was there and the one before it had its first token (first come, first served).
 
-    Long prompts are read in chunks over several steps. By their first token alone, a request that ends in the middle of another's prompt would
-    have been slowed by nothing: the law was off by half of the prefill for 512 tokens in and 32 out.
+    A prompt is read for as long as dozens of steps, in one or in chunks. Counted by its first token alone it falls to whoever ran at that moment: one
+    whose last token comes just before is then slowed by nothing, and that jitter halved what a prompt seemed to cost (OpenVINO, 512 in, 32 out, 2 users).
     """
     order = np.argsort(first, kind="stable")
     before = np.concatenate([[-np.inf], first[order][:-1]])
@@ -153,13 +153,22 @@ def _solve(runs: Sequence[Equations]) -> tuple[float, float, float]:
 
 
 def _left_out(runs: Sequence[Equations]) -> float | None:
-    """Largest relative error of a run's mean step when it is predicted from the others; None with fewer than three."""
+    """Largest relative error of a run's mean step: of those inside (by mean R) when predicted from the others, of all when fitted with them.
+
+    A run at an end is not left out: the others then say nothing of its load (without the only run that met no other, decoding and reading cannot be
+    told apart), and λ* beyond the busiest run is called extrapolated anyway. None with fewer than three.
+    """
     if len(runs) < 3:
         return None
-    errors = []
+
+    def off(run: Equations, fitted_to: Sequence[Equations]) -> float:
+        return abs(float((run.left @ np.array(_solve(fitted_to))).mean()) / float(run.right.mean()) - 1)
+
+    errors = [off(run, runs) for run in runs]
     for k, run in enumerate(runs):
-        solved = np.array(_solve([other for j, other in enumerate(runs) if j != k]))
-        errors.append(abs(float((run.left @ solved).mean()) / float(run.right.mean()) - 1))
+        others = [other for j, other in enumerate(runs) if j != k]
+        if min(o.mean_running for o in others) <= run.mean_running <= max(o.mean_running for o in others):
+            errors.append(off(run, others))
     return max(errors)
 
 
