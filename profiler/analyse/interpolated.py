@@ -49,7 +49,7 @@ def point(row: Row, requests: Sequence[RequestRecord]) -> interpolate.Point | No
         ttft = sum(ttfts) / len(ttfts) if ttfts else None
         tpot: float | None = sum(r.tpot_s or 0.0 for r in own) / len(own)
     else:
-        isl, osl, ttft, tpot = (row.get(name) for name in ("isl_mean", "osl_mean", "ttft_mean_s", "tpot_mean_s"))  # type: ignore[assignment]
+        isl, osl, ttft, tpot = (row.get(name) for name in ("isl_mean", "osl_mean", "ttft_mean_s", "tpot_mean_s"))
     if not isl or not osl or not tpot:
         return None
     running = float(row["load"])

@@ -209,7 +209,7 @@ def _independent(constraint: Constraint, cohort: Sequence[RequestRecord], missed
     return min(memory(values).independent for values in series)
 
 
-def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int, bounds: Bounds) -> dict[str, float | None]:
+def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int, bounds: Bounds) -> dict[str, Any]:
     """The percentile that a limit is put on, with the bounds that match those of the shares."""
     if constraint.kind != "percentile":
         return {}

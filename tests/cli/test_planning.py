@@ -67,7 +67,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for load in (1, 4, 16):
         keep(store, "concurrency", load)
     keep(store, "rate", 4.0)
-    keep(store, "concurrency", 2, "undeclared", device=None)
+    for load in (1, 2):
+        keep(store, "concurrency", load, "undeclared", device=None)
     keep(store, "concurrency", 2, "elsewhere", workload="other")
     return path
 

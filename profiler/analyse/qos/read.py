@@ -123,7 +123,7 @@ class _Reader:
     def _limit(self) -> Limit:
         start, metric = self._word()
         if metric not in METRICS:
-            if metric == "error_rate" or metric.partition("_p")[0] in METRICS:
+            if metric in ("error_rate", "makespan", *FLOORS) or metric.partition("_p")[0] in METRICS:
                 hint = f"the share is said once, in front: {', '.join(METRICS)}; other conditions follow after ';'"
                 self.fail(start, f"{metric} cannot stand after 'of requests:'", hint)
             self._fail_metric(start, metric)
