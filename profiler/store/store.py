@@ -56,7 +56,7 @@ class Store:
         interrupted = set_aside_leftovers(self.path)
         if interrupted:
             cells = "1 interrupted cell" if interrupted == 1 else f"{interrupted} interrupted cells"
-            self._warn(f"{self.path / '.interrupted'}: {cells} kept aside; the next sweep measures the same cells anew")
+            self._warn(f"{self.path / '.interrupted'}: {cells} kept aside; `profile results verify` recovers them or says why not")
 
     def check_writable(self) -> None:
         """Raise StoreError now if a run could not be kept later: no permission, no space. Creates the folder."""
@@ -202,10 +202,10 @@ def read_document(folder: Path) -> dict[str, Any]:
     """run.json of a run's folder. Raises StoreError naming the file: missing, not JSON, not ours, or of a newer schema."""
     path = folder / "run.json"
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes(), parse_constant=_no_constant)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not valid JSON ({error})", hint="restore it, or remove the run's folder") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int) or version < 1:
@@ -227,6 +227,11 @@ def read_document(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{path}: files: not the sizes and checksums of the run's files")
     # A column that came later than the run is missing, which is NULL.
     return {**found, "run": {c.name: None for c in schema.RUNS} | run}
+
+
+def _no_constant(name: str) -> None:
+    """JSON has no NaN and no infinity; Python's reader would take them."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def _fits(value: Any, kind: schema.Type) -> bool:

@@ -91,6 +91,19 @@ def _typed(column: schema.Column, value: Any) -> Any:
     return value
 
 
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json with a checksum of itself, in `sha256`: of all its other keys, as JSON without spaces and with sorted keys."""
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    return {**rest, "sha256": seal_of(rest)}
+
+
+def seal_of(document: Mapping[str, Any]) -> str:
+    """The checksum that belongs into a run.json. Raises ValueError on NaN."""
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
