@@ -70,6 +70,7 @@ def json_schema() -> dict[str, Any]:
             "energy": {"type": "array", "items": {"type": "object"}, "description": "energy in the window by scope"},
             "samples": {"type": "array", "items": {"type": "object"}, "description": "a few answers, as text"},
             "verdicts": {"type": "array", "items": {"type": "object"}, "description": "the QoS verdict with its constraints and bounds"},
+            "sha256": {"type": "string", "description": "of this file itself without this key, as it was written"},
             "files": {"type": "object", "additionalProperties": file, "description": "checksums of the run's other files"},
         },
         "required": ["schema_version", "run", "files"],
