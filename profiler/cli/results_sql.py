@@ -31,7 +31,7 @@ _HELP = "\n".join(
         "Run one SELECT over the store with DuckDB; it can only read.",
         "",
         "\b",
-        "Views (their columns: results/README.md, or profile explain COLUMN):",
+        "Views (their columns: docs/schema.md, or profile explain COLUMN):",
         *(f"  {name:<16}{text}" for name, text in VIEWS.items()),
         "",
         "\b",
