@@ -154,7 +154,7 @@ def _columns(name: str, table: str) -> Explained | None:
         return None
     first = found[0][1]
     stored = tuple(f"{t}.{c.name}" for t, c in found)
-    return Explained(first.name, "column", first.unit, first.definition, stored=stored, source="results/README.md")
+    return Explained(first.name, "column", first.unit, first.definition, stored=stored, source="docs/schema.md")
 
 
 def near(beginning: str) -> Iterable[str]:

@@ -64,4 +64,4 @@ def _list(found: list[Explained]) -> str:
             if one.kind == kind:
                 unit = f"{one.unit}: " if one.unit else ""
                 lines.append(click.wrap_text(unit + one.definition, 110, f"  {one.name:<20}", " " * 22))
-    return "\n".join([*lines[1:], "", "and every column of the store: profile explain ttft_sched_p95_s (all of them: results/README.md)"])
+    return "\n".join([*lines[1:], "", "and every column of the store: profile explain ttft_sched_p95_s (all of them: docs/schema.md)"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from profiler.cli import complete
+from profiler.cli.results_folder import RESULTS
 
 if TYPE_CHECKING:
     from profiler.analyse.demand import Demand, Plan
@@ -19,7 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PIPED_WIDTH = 160  # of tables in a file or a CI log, where there is no terminal to ask
 
 _OPTIONS = (
-    click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder."),
+    click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder."),
     click.option("--workload", default=None, shell_complete=complete.stored_workloads, help="Only this workload.  [default: each one]"),
     click.option("--prices", type=click.Path(path_type=Path), default=None, help="TOML with your own offers and hosted prices."),
     click.option("--offer", "offers", multiple=True, help='An offer in one line: "DEVICE=0.096 USD/h 2026-11-24". May be repeated.'),
@@ -72,8 +73,8 @@ def ask(
     from profiler.analyse import fit
     from profiler.analyse.offers import load
     from profiler.analyse.qos import parse
+    from profiler.analyse.recover import open_store
     from profiler.errors import StoreError
-    from profiler.store.store import Store
 
     target, known = parse(qos), load(prices, offers, currency)
     results = catalog.results(results)
@@ -82,7 +83,7 @@ def ask(
     if plan is not None:
         demand, routing, spares = plan.demand, plan.routing, plan.spares
     question = fit.Question(target, known, demand, workload, routing, spares, plan.autoscale if plan is not None else False, api)
-    store = Store(results)
+    store = open_store(results)
     answer = fit.answer(store, question)
     for warning in store.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -1,4 +1,4 @@
-"""`profile results ls|show|sql|import`: look into the store, and bring tables of other tools into it."""
+"""`profile results ls|show|sql|import|verify|push|pull`: look into the store, bring tables of other tools into it, keep it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from profiler.cli import complete
+from profiler.cli import complete, results_keep
+from profiler.cli.results_folder import RESULTS
 from profiler.cli.results_sql import sql
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ LS_COLUMNS = [
     "qos_result",
 ]
 
-_results = click.option(
-    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder."
-)
+_results = click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder.")
 _as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
@@ -39,7 +38,8 @@ def command() -> None:
     """List, show and query stored runs."""
 
 
-command.add_command(sql)
+for _keeping in (results_keep.verify, results_keep.push, results_keep.pull, sql):
+    command.add_command(_keeping)
 
 
 @command.command("ls")
@@ -48,17 +48,19 @@ command.add_command(sql)
 def ls(results: Path, as_json: bool) -> None:
     """One line per run, oldest first."""
     store = _open(results)
-    frame = store.runs().sort_values("run_id")
+    rows = store.rows()  # not runs(): a frame would wait a second for pandas
     _warn(store)
-    if (machines := frame["comparison_id"].dropna().nunique()) > 1:
+    if (machines := len({row["comparison_id"] for row in rows} - {None})) > 1:
         hint = "compare only rows of one comparison_id (`profile report` says in what they differ)"
         click.echo(f"warning: runs of {machines} differing machines or settings: {hint}", err=True)
     if as_json:
-        click.echo(frame.to_json(orient="records", date_format="iso", indent=2))
-    elif frame.empty:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    elif not rows:
         click.echo(f"no runs in {results}")
     else:
-        click.echo(frame[LS_COLUMNS].to_string(index=False, float_format=lambda value: f"{value:g}", na_rep="—"))
+        table = [LS_COLUMNS, *([_cell(row[name]) for name in LS_COLUMNS] for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        click.echo("\n".join(" ".join(map(str.rjust, line, widths)) for line in table))
 
 
 @command.command("show")
@@ -78,12 +80,12 @@ def show(run_id: str, results: Path, as_json: bool) -> None:
 @_as_json
 def import_(file: Path, map_: str, dry_run: bool, results: Path, as_json: bool) -> None:
     """Add a CSV or Parquet table of another tool as runs of class `imported`. Twice the same adds nothing."""
+    from profiler.analyse.recover import open_store
     from profiler.store.foreign import mapping as mappings
     from profiler.store.foreign.bring import bring
-    from profiler.store.store import Store
 
     mapping = mappings.load(map_)
-    done = bring(Store(results), file, mapping, dry_run)
+    done = bring(open_store(results), file, mapping, dry_run)
     found = done.converted
     if done.other_mappings:
         hint = "both answer; import into a folder of its own to replace them"
@@ -110,13 +112,17 @@ def import_(file: Path, map_: str, dry_run: bool, results: Path, as_json: bool) 
 
 def _open(results: Path) -> Store:
     from profiler import catalog
+    from profiler.analyse.recover import open_store
     from profiler.errors import StoreError
-    from profiler.store.store import Store
 
     results = catalog.results(results)
     if not results.exists():
         raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
-    return Store(results)
+    return open_store(results)
+
+
+def _cell(value: object) -> str:
+    return "—" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _warn(store: Store) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from profiler.cli.results_folder import RESULTS
 from profiler.errors import UsageError
 
 # Shown in the help and in the docs; a test runs each of them.
@@ -31,7 +32,7 @@ _HELP = "\n".join(
         "Run one SELECT over the store with DuckDB; it can only read.",
         "",
         "\b",
-        "Views (their columns: results/README.md, or profile explain COLUMN):",
+        "Views (their columns: docs/schema.md, or profile explain COLUMN):",
         *(f"  {name:<16}{text}" for name, text in VIEWS.items()),
         "",
         "\b",
@@ -47,13 +48,13 @@ _HELP = "\n".join(
 
 @click.command("sql", help=_HELP, short_help="Run one SELECT over the store.")
 @click.argument("query", required=False)
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder.")
+@click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output: an array of rows.")
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values with a header; NULL is empty.")
 def sql(query: str | None, results: Path, as_json: bool, as_csv: bool) -> None:
     from profiler import catalog
+    from profiler.analyse.recover import open_store
     from profiler.errors import StoreError
-    from profiler.store.store import Store
 
     if query is None:
         listed = [{"name": name, "sql": text} for name, text in READY.items()]
@@ -64,7 +65,7 @@ def sql(query: str | None, results: Path, as_json: bool, as_csv: bool) -> None:
     results = catalog.results(results)
     if not results.exists():
         raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
-    store = Store(results)
+    store = open_store(results)
     frame = store.sql(READY.get(query.strip().lower(), query))
     for warning in store.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -12,6 +12,7 @@ import click
 
 from profiler.cli import complete
 from profiler.cli.exit_codes import ExitCode
+from profiler.cli.results_folder import RESULTS
 from profiler.errors import ProfilerError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
 @click.option("--rung", metavar="SHARE", help="With --find-limit: how close the two loads lie that end the search.  [default: 5%]")
 @click.option("--seed", type=int, help="Seed of prompts, arrivals and the order of cells.")
 @click.option("--client-cpus", metavar="N,N,…", help="Pin the load client to these cores. Keep the engine off them.")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder.")
+@click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Where the report goes.  [default: RESULTS/report.html]")
 @click.option("--again", is_flag=True, help="Measure cells that are already in the store once more.")
 @click.option("--pip-args", multiple=True, metavar="ARGS", help="Passed to pip when an engine environment is built.")
@@ -99,12 +100,12 @@ def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any
         sweep_show.dry_run(plan, as_json=flags["as_json"])
         return 0
 
+    from profiler.analyse.recover import open_store
     from profiler.cli.progress import Progress
     from profiler.report import html
     from profiler.report.selection import of_cells
-    from profiler.store.store import Store
 
-    store = Store(results)
+    store = open_store(results)
     if flags["again"]:
         plan = planning.make(spec, first_repeat=store.next_repeat(plan.cell_ids))
     progress = Progress(len(plan.cells))

@@ -14,12 +14,12 @@ __all__ = ["Results", "open"]
 
 
 def open(path: str | PathLike[str] = "results") -> Results:  # noqa: A001 - pf.open, as gzip.open
-    """Open a results folder to read; `results/reference` is the one that ships. Raises StoreError when there is none."""
+    """Open a results folder to read; `results/reference` is the one that ships. What killed sweeps left in it is recovered first. Raises StoreError when there is none."""
     from profiler import catalog
+    from profiler.analyse.recover import open_store
     from profiler.errors import StoreError
-    from profiler.store.store import Store
 
     folder = catalog.results(Path(path))
     if not folder.exists():
         raise StoreError(f"{folder}: no such results folder", hint="`profile sweep` makes one; give the path of one that is there")
-    return Results(Store(folder))
+    return Results(open_store(folder))
