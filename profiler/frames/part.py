@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from profiler.errors import UnknownNameError, UsageError
@@ -71,8 +71,8 @@ class Part:
     def records(self, run_ids: Iterable[str]) -> dict[str, list[RequestRecord]]:
         return self._store.records(self._wanted & set(run_ids))
 
-    def requests(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        return self._store.requests(self._wanted if run_ids is None else self._wanted & set(run_ids))
+    def requests(self, run_ids: Iterable[str] | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        return self._store.requests(self._wanted if run_ids is None else self._wanted & set(run_ids), columns)
 
     def telemetry(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
         return self._store.telemetry(self._wanted if run_ids is None else self._wanted & set(run_ids))
