@@ -139,7 +139,8 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
 
 def probe(spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, load: float, start: int, *, screen: bool) -> Cell:
     """One load of a search: a short run that ends once it is plain which way it goes, or a whole cohort."""
-    short = {"until": "screened", "requests": min(spec.requests, SCREEN_REQUESTS)}
+    # Looks double four times: the last one, and so the longest short probe, is no longer than a whole cohort.
+    short = {"until": "screened", "requests": max(1, min(SCREEN_REQUESTS, spec.requests // 16))}
     own = spec.model_copy(update={"rates": (load,), "concurrency": (), **(short if screen else {"until": "requests"})})
     return replace(make_cell(own, backend, workload, "rate", load, _qos_of(spec, workload), "poisson"), run=start)
 

@@ -19,6 +19,7 @@ _METRICS: tuple[tuple[str, Callable[[RequestRecord], float | None], bool], ...] 
     ("tpot", lambda r: r.tpot_s, True),
 )
 _PERCENTILES = (0.5, 0.95)
+PLAIN = "plain which way it goes"  # why a screening probe ended early
 SCREEN_ALPHA, SCREEN_CLEAN = 0.2, 24
 AT_LOOKS = Bounds(looks=LOOKS)
 
@@ -28,14 +29,16 @@ def rule_of(cell: Cell) -> Rule | None:
     spec = cell.sweep
     if spec.until == "screened" and cell.qos:
         screened = qos.parse(cell.qos)
-        return Rule(spec.requests, lambda cohort: "plain which way it goes" if plain(screened, cohort) else None)
+        return Rule(spec.requests, lambda cohort: PLAIN if plain(screened, cohort) else None)
     target = qos.parse(cell.qos) if cell.qos and spec.until == "decided" else None
     if (target is None and spec.precision is None) or not may_end_early(cell):
         return None
     first = spec.requests
     if target is not None:
         # Before this many not even a cohort without a miss decides: a look would only cost.
-        strictest = min(constraint.allowed_misses for constraint in target.constraints)
+        strictest = min((c.allowed_misses for c in target.constraints if c.floor is None), default=None)
+        if strictest is None:
+            return None  # a floor alone is about the whole run
         first = max(first, needed_for_fit(strictest, alpha=AT_LOOKS.level()) or first)
 
     def decide(cohort: Sequence[RequestRecord]) -> str | None:
@@ -54,9 +57,10 @@ def rule_of(cell: Cell) -> Rule | None:
 
 
 def plain(target: qos.QosTarget, cohort: Sequence[RequestRecord]) -> bool:
-    """Whether a probe points one way: a constraint fails at SCREEN_ALPHA, or none has missed in as many requests as would seldom be luck.
+    """Whether a probe points one way: a constraint fails at PLAIN = "plain which way it goes"  # why a screening probe ended early
+    SCREEN_ALPHA, or none has missed in as many requests as would seldom be luck.
 
-    Proves nothing and is not used to: it only says where a search looks next.
+        Proves nothing and is not used to: it only says where a search looks next.
     """
     verdicts = constraint_verdicts(target, cohort, Bounds())
     if any(share_lower(c.misses, c.n, SCREEN_ALPHA) > c.allowed_share for c in verdicts):

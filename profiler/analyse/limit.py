@@ -1,4 +1,5 @@
-"""λ* from stored runs: the highest load such that it and all lower measured loads FIT.
+"""λ* from stored runs: the highest load such that it and all lower measured loads FIT. Where whole cohorts of three or more starts lie around the
+limit, as a search leaves them, the interval that their curves prove (profiler.analyse.crossing) says what single loads leave open.
 
 Any target can be asked of runs that are stored: each is judged anew from its requests. Measures nothing. The one seam through which
 capacity and cost learn how far a backend goes: `limits`.
@@ -10,15 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from profiler.analyse import crossing
 from profiler.analyse.backlog import is_constant
 from profiler.analyse.bootstrap import METHOD
 from profiler.analyse.bounds import Bounds
+from profiler.analyse.crossing import Interval
+from profiler.analyse.enough import PLAIN
+from profiler.analyse.percentiles import ALPHA
 from profiler.analyse.qos import METRICS, QosTarget
-from profiler.analyse.together import judge_together
+from profiler.analyse.starts import DECIDING
+from profiler.analyse.together import counts, judge_together
 from profiler.analyse.verdict import Verdict, judge
 from profiler.errors import QosError
 from profiler.records import DriveResult, LoadKind, RequestRecord, Result
 
+RUNG = 0.05  # loads this close are neighbours on a curve
 Row = Mapping[str, Any]
 Provenance = Literal["measured", "imported", "predicted"]
 Key = tuple[Any, ...]
@@ -100,7 +107,29 @@ def _limit(kind: LoadKind, rows: Sequence[Row], target: QosTarget, requests: Map
         lower = probe.load
     upper = next((probe.load for probe in probes if probe.result == "FAILS"), None)
     provenance: Provenance = rows[0].get("provenance_class") or "measured" if rows else "measured"
-    return Limit(kind, lower, upper, provenance, _reason(kind, probes, lower, upper), tuple(probes))
+    reason = _reason(kind, probes, lower, upper)
+    if kind == "rate" and (lower is None or upper is None):
+        curve = _by_curve(probes)
+        lower, upper = lower if lower is not None else curve.lower, upper if upper is not None else curve.upper
+        if lower is not None and upper is not None and lower < upper and (curve.lower, curve.upper) != (None, None):
+            reason = f"between {lower:.4g} and {upper:.4g} requests/s by the curves of the starts around it"
+    return Limit(kind, lower, upper, provenance, reason, tuple(probes))
+
+
+def _by_curve(probes: Sequence[Probe]) -> Interval:
+    """Of whole cohorts: short probes are too kind."""
+    runs: list[tuple[float, Mapping[str, Any]]] = []
+    for probe in probes:
+        for row in probe.rows:
+            verdict = probe.verdicts.get(row["run_id"])
+            if verdict is None or row.get("stop_reason") == PLAIN:
+                continue
+            document: dict[str, Any] = {"run": {**row, "qos_result": verdict.result}, "verdicts": [verdict.to_dict()]}
+            if counts(document):
+                runs.append((probe.load, document))
+    if len({document["run"]["start_id"] for _, document in runs}) < DECIDING or len({load for load, _ in runs}) < 2:
+        return Interval(None, None)
+    return crossing.limit([crossing.seen(document, load) for load, document in runs], crossing.allowed(runs[0][1]), ALPHA / 2, RUNG)
 
 
 def _probe(rows: Sequence[Row], target: QosTarget, requests: Mapping[str, Sequence[RequestRecord]]) -> Probe:

@@ -1,29 +1,38 @@
 """Finding λ*: which load to probe next, from what the probes so far said. Pure: measures nothing, knows no clock.
 
 λ* is the highest load such that it and all lower probes fit. The first engine start screens: short probes that end as soon as it is plain which
-way they go bracket λ*, first by doubling or halving, then towards the crossing of a monotone fit (pool adjacent violators) through the
-probes' scores, halving the bracket in between. What is left is a pair of loads a rung apart. Whole cohorts at that pair, the same in each of
-three or more starts, decide: the lower one must FIT, the upper one FAIL, each at half of the error, so that both hold together at 95 %.
-Where the pair was wrong it moves a rung; loads are then tested in a fixed order, and the first wrong step costs the error once (fixed-sequence
-testing; Maurer, Hothorn and Lehmacher 1995).
+way they go bracket λ* roughly, by doubling or halving and then by the middle. Short probes are kind (a queue takes long to build), so from
+there on only whole cohorts steer: after each one a curve is fitted through all of them (profiler.analyse.crossing) and the next goes where that
+says: in the first start a load a rung below the crossing and one a rung above it, in the next two one as near to it as can be and one of those,
+and from the fourth on the near one alone.
+
+After 3, 5, 8, ... starts the interval is looked at, each look at its part of the error, each end at half of it, so that all looks together are
+wrong no more often than stated. The search ends when λ* is known to a rung either side, or when the starts are used up: then the interval is as
+wide as it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Literal
 
+from profiler.analyse.crossing import NEAR, Crossing, Interval, allowed, first_crossing, grows, limit, seen
 from profiler.analyse.percentiles import ALPHA
-from profiler.analyse.together import Together, judge_together
+from profiler.analyse.starts import DECIDING, SPENDING
+from profiler.analyse.together import counts
 from profiler.records import Result
 
 Purpose = Literal["screen", "decide"]
 Document = Mapping[str, Any]
-MOST_SCREENS = 16  # of one search; doubling from 1/1000 of λ* and halving to a rung of 5 % takes fewer
+MOST_SCREENS = 16  # of one search; doubling from 1/1000 of λ* takes fewer
 REACH = 1e4  # how far from the first load the bracket may go, either way
+COARSE = 1.3  # a bracket by short probes no narrower than this: they are too kind for more
+SCREEN_WEIGHT = 0.25  # of a short probe in the fit
+STRIDE = 1.15  # least step of whole cohorts that all passed, or all failed
+FIRST_COHORTS = 4  # of the first start, which has to find the place
+ODD = 1.1  # how far above a load that fails one that fits must lie to be called odd
 
 
 @dataclass(frozen=True)
@@ -36,15 +45,15 @@ class Ask:
 
 @dataclass(frozen=True)
 class Probe:
-    """What one load's probes said. `score` is log(observed / limit) of the worst constraint, None where nothing was observed."""
+    """What one load's probes said. `share`: of misses under the worst constraint, over what it allows. `result` by the interval for whole
+    cohorts, and by the short run itself for what only screened."""
 
     load: float
     result: Result
     starts: int
     n: int
     screened: bool
-    score: float | None
-    reason: str
+    share: float
 
 
 @dataclass(frozen=True)
@@ -53,11 +62,12 @@ class Found:
 
     lower: float | None
     upper: float | None
+    estimate: float | None  # where the fitted curve crosses
     confidence: float
     starts: int
     reason: str
     probes: tuple[Probe, ...]
-    not_monotone: tuple[float, ...] = ()  # loads that were proven to fit above one that fails
+    not_monotone: tuple[float, ...] = ()  # loads whose runs keep the target above one whose runs do not
 
 
 @dataclass
@@ -69,9 +79,11 @@ class Search:
     most_starts: int = 8
     starts: int = 0  # that are over
     screens: dict[float, Document] = field(default_factory=dict)
-    cohorts: dict[float, list[Document]] = field(default_factory=dict)
+    cohorts: dict[str, dict[float, Document]] = field(default_factory=dict)  # of each engine start, by load
     lost: str | None = None  # why the search cannot go on
-    _asked: set[float] = field(default_factory=set)  # deciding probes of the present start
+    _asked: list[float] = field(default_factory=list)  # deciding probes of the present start
+    _interval: Interval | None = None  # what the last answer left to say
+    _crossing: Crossing | None = None
 
     def ask(self) -> Ask | None:
         """The next probe of this start; None when the start has nothing more to do."""
@@ -79,9 +91,12 @@ class Search:
             return None
         if (load := self._next_screen()) is not None:
             return Ask(load, "screen")
-        for load in self._pair():
-            if load not in self._asked and self.verdict(load).result == "UNDECIDED":
-                return Ask(load, "decide")
+        most = FIRST_COHORTS if self.starts == 0 else 2 if self.starts < DECIDING else 1
+        if len(self._asked) < most:
+            for load in self._wanted():
+                if not any(abs(math.log(load / own)) < math.log1p(self.rung / 4) for own in self._asked):
+                    self._asked.append(load)
+                    return Ask(load, "decide")
         return None
 
     def tell(self, ask: Ask, document: Document) -> None:
@@ -91,153 +106,197 @@ class Search:
             self.lost = f"at {ask.load:g}/s: {run.get('status_reason') or 'not judged'}"
         elif ask.purpose == "screen":
             self.screens[ask.load] = document
+            self._interval = self._crossing = None
         else:
-            self.cohorts.setdefault(ask.load, []).append(document)
-            self._asked.add(ask.load)
+            self.remember(ask.load, document)
+
+    def remember(self, load: float, document: Document) -> None:
+        """A whole cohort, of this search or of an earlier one of the same cells."""
+        self.cohorts.setdefault(str(document["run"]["start_id"]), {})[load] = document
+        self._interval = self._crossing = None
+
+    def take_up(self) -> None:
+        """Goes on where an earlier search ended: its starts count as far as they say something of the crossing."""
+        fit = self._fit()
+        if fit is not None:
+            near = (any(abs(math.log(load / fit.load)) < NEAR for load in rows) for rows in self._sound().values())
+            self.starts = min(sum(near), self.most_starts)
 
     def start_over(self) -> None:
         """The engine start has ended."""
         self.starts += 1
-        self._asked = set()
+        self._asked = []
 
     def done(self) -> bool:
         if self.lost is not None or self.starts >= self.most_starts:
             return True
         if self._next_screen() is not None:
             return False
-        pair = self._pair()
-        return not pair or all(self.verdict(load).result != "UNDECIDED" for load in pair)
+        return not self._wanted() or (not self._asked and self._close(self.interval()))
 
-    def verdict(self, load: float) -> Together:
-        """Over the starts so far; one or two decide nothing."""
-        found = judge_together(self.cohorts.get(load, ()), sequential=True, alpha=ALPHA / 2)
-        return found if not found.screening else Together("UNDECIDED", found.reason, found.starts, found.runs, found.set_aside, True)
+    def interval(self) -> Interval:
+        """At the first look that knows λ* to a rung either side, else at the latest."""
+        if self._interval is None:
+            self._interval = self._looked_at()
+        return self._interval
+
+    def _looked_at(self) -> Interval:
+        latest = Interval(None, None)
+        starts = list(self._sound().values())
+        for number, share in looks(self.most_starts).items():
+            if len(starts) < number:
+                break
+            runs = [seen(row, load) for rows in starts[:number] for load, row in rows.items()]
+            latest = limit(runs, allowed(self._any()), ALPHA / 2 * share, self.rung)
+            if self._close(latest):
+                break
+        return latest
 
     def found(self) -> Found:
-        decided = {load: self.verdict(load).result for load in sorted(self.cohorts)}
-        failing = [load for load, result in decided.items() if result == "FAILS"]
-        upper = min(failing, default=None)
-        fitting = [load for load, result in decided.items() if result == "FITS"]
-        lower = max((load for load in fitting if upper is None or load < upper), default=None)
-        odd = tuple(load for load in fitting if upper is not None and load > upper)
-        return Found(lower, upper, 1 - ALPHA, self.starts, self._reason(lower, upper), self.probes(), odd)
+        lies = self.interval()
+        fit = self._fit()
+        estimate = lies.middle or (fit.load if fit is not None and self.cohorts else None)
+        probes = self.probes()
+        lowest = min((p.load for p in probes if p.share > 1 and not p.screened), default=math.inf)
+        odd = tuple(p.load for p in probes if p.load > lowest * ODD and p.share <= 1 and not p.screened)
+        return Found(lies.lower, lies.upper, estimate, 1 - ALPHA, len(self._sound()), self._reason(lies, estimate), probes, odd)
 
     def probes(self) -> tuple[Probe, ...]:
         """Each load that was probed, lowest first; what decides stands before what screened."""
+        lies = self.interval()
         found = []
-        for load in sorted({*self.screens, *self.cohorts}):
-            documents = self.cohorts.get(load) or [self.screens[load]]
-            screened = load not in self.cohorts
-            judged = self.verdict(load)
-            result: Result = documents[0]["verdicts"][0]["result"] if screened else judged.result
+        for load in sorted({*self.screens, *self._loads()}):
+            documents = [rows[load] for rows in self.cohorts.values() if load in rows]
+            screened = not documents
+            documents = documents or [self.screens[load]]
             n = sum(document["verdicts"][0]["constraints"][0]["n"] for document in documents)
-            reason = str(documents[0]["verdicts"][0]["reason"]) if screened else judged.reason
-            scores = [value for document in documents if (value := score(document)) is not None]
-            mean = sum(scores) / len(scores) if scores else None
-            found.append(Probe(load, result, 1 if screened else judged.starts, n, screened, mean, reason))
+            share = sum(map(_worst, documents)) / len(documents)
+            result: Result = documents[0]["verdicts"][0]["result"] if screened else "UNDECIDED"
+            if not screened and lies.lower is not None and load <= lies.lower:
+                result = "FITS"
+            elif not screened and lies.upper is not None and load >= lies.upper:
+                result = "FAILS"
+            found.append(Probe(load, result, len(documents), n, screened, share))
         return tuple(found)
 
-    def _passes(self) -> dict[float, bool]:
-        return {load: passes(document) for load, document in self.screens.items()}
+    def _sound(self) -> dict[str, dict[float, Document]]:
+        kept = {start: {load: row for load, row in rows.items() if counts(row)} for start, rows in self.cohorts.items()}
+        return {start: rows for start, rows in kept.items() if rows}
+
+    def _loads(self) -> list[float]:
+        return sorted({load for rows in self.cohorts.values() for load in rows})
+
+    def _close(self, lies: Interval) -> bool:
+        return lies.lower is not None and lies.upper is not None and lies.upper <= lies.lower * (1 + self.rung) ** 2
 
     def _bracket(self) -> tuple[float | None, float | None]:
         """The lowest load that does not pass, and the highest below it that does."""
-        passing = self._passes()
+        passing = {load: passes(document, load) for load, document in self.screens.items()}
+        for rows in self.cohorts.values():
+            passing |= {load: passes(document, load) for load, document in rows.items()}
         high = min((load for load, ok in passing.items() if not ok), default=None)
         low = max((load for load, ok in passing.items() if ok and (high is None or load < high)), default=None)
         return low, high
 
     def _next_screen(self) -> float | None:
-        """The next load to screen; None when the bracket is a rung wide, or when screening has to end."""
+        """The next load to screen; None when the bracket is narrow enough, or when screening has to end."""
         low, high = self._bracket()
-        if not self.screens:
+        if low is None and high is None:
             return self.first
-        if len(self.screens) >= MOST_SCREENS or self.starts:
+        if len(self.screens) >= MOST_SCREENS or self.starts or self._asked:
             return None
         if low is None:
             assert high is not None
             return high / 2 if high > self.first / REACH else None
         if high is None:
             return low * 2 if low < self.first * REACH else None
-        if high / low <= (1 + self.rung) * 1.0001:
+        return _rounded(math.sqrt(low * high)) if high / low > COARSE else None
+
+    def _any(self) -> Document:
+        return next(self._every())
+
+    def _every(self) -> Iterator[Document]:
+        yield from self.screens.values()
+        for rows in self.cohorts.values():
+            yield from rows.values()
+
+    def _fit(self) -> Crossing | None:
+        """Of the constraint that is crossed first."""
+        if self._crossing is None:
+            self._crossing = self._fitted()
+        return self._crossing
+
+    def _fitted(self) -> Crossing | None:
+        rows = [seen(document, load) for own in self.cohorts.values() for load, document in own.items()]
+        if len({passes(document, load) for own in self.cohorts.values() for load, document in own.items()}) < 2:
+            rows += [seen(document, load, SCREEN_WEIGHT) for load, document in self.screens.items()]
+        if not rows:
             return None
-        middle = math.sqrt(low * high)
-        if len(self.screens) % 2:
-            return _rounded(middle)
-        aim = crossing([(load, score(document)) for load, document in self.screens.items()], low, high)
-        if aim is None:
-            return _rounded(middle)
-        # A load half a rung to the side on which less is known: two of them make a bracket of one rung.
-        half = math.sqrt(1 + self.rung)
-        wanted = aim / half if aim / low > high / aim else aim * half
-        edge = 1 + self.rung / 2
-        return _rounded(min(max(wanted, low * edge), high / edge))
+        return first_crossing(rows, allowed(self._any()))
 
-    def _pair(self) -> tuple[float, ...]:
-        """The loads to decide: highest that may fit, lowest that may fail; moved by a rung where whole cohorts said otherwise."""
-        low, high = self._bracket()
-        decided = {load: self.verdict(load).result for load in self.cohorts}
-        step = 1 + self.rung
-        while low is not None and decided.get(low) == "FAILS":
-            low, high = _rounded(low / step), low
-        while high is not None and decided.get(high) == "FITS":
-            low, high = high, _rounded(high * step)
-        return tuple(load for load in (low, high) if load is not None)
+    def _wanted(self) -> list[float]:
+        """The loads to measure in this start, the more telling first; none where λ* was not bracketed."""
+        fit = self._fit()
+        if fit is None or None in self._bracket():
+            return []
+        rung = 1 + self.rung
+        if self.starts >= DECIDING:
+            return [self._scaled(fit.load)]
+        known = self._loads()
+        passing = [load for rows in self.cohorts.values() for load, row in rows.items() if passes(row, load)]
+        failing = [load for rows in self.cohorts.values() for load, row in rows.items() if not passes(row, load)]
+        if passing and not failing:
+            return [self._scaled(max(fit.load * rung, max(passing) * STRIDE))]
+        if failing and not passing:
+            return [self._scaled(min(fit.load / rung, min(failing) / STRIDE))]
+        # The side on which less is known goes first.
+        pair = [fit.load / rung, fit.load * rung]
+        pair.sort(key=lambda aim: sum(abs(math.log(load / aim)) < math.log(rung) / 2 for load in known))
+        return [self._scaled(aim) for aim in ([fit.load, pair[0]] if self.starts else pair)]
 
-    def _reason(self, lower: float | None, upper: float | None) -> str:
+    def _scaled(self, load: float) -> float:
+        """The nearest load of a fixed scale, so that searches meet in the same cells."""
+        scale = math.log1p(self.rung / 2)
+        return _rounded(math.exp(round(math.log(load) / scale) * scale))
+
+    def _reason(self, lies: Interval, estimate: float | None) -> str:
         if self.lost is not None:
             return self.lost
-        if lower is not None and upper is not None:
-            return f"fits at {lower:.4g}/s, fails at {upper:.4g}/s, over {self.starts} engine starts"
+        over = f"over {len(self._sound())} engine starts"
+        whole = sum(map(len, self.cohorts.values()))
+        if aside := whole - sum(map(len, self._sound().values())):
+            over += f" ({aside} of {whole} runs were disturbed and count for nothing)"
+        if self._close(lies):
+            return f"fits at {lies.lower:.4g}/s, fails at {lies.upper:.4g}/s, {over}"
         low, high = self._bracket()
         if low is None:
             return f"no load down to {min(self.screens, default=self.first):.3g}/s passed even a short probe"
         if high is None:
-            return f"every load up to {max(self.screens):.3g}/s passed: the limit lies beyond what was tried"
-        return (
-            f"between {low:.4g} and {high:.4g}/s by short probes; {self.starts} engine starts did not decide: more starts, or more requests"
-        )
+            return f"every load up to {max([*self.screens, *self._loads()]):.3g}/s passed: the limit lies beyond what was tried"
+        about = f"near {estimate:.4g}/s" if estimate else f"between {low:.4g} and {high:.4g}/s by short probes"
+        return f"{about}, not known to {self.rung:.0%} {over}: more starts (--most-starts), or more requests"
 
 
-def passes(document: Document) -> bool:
-    """Which way a screened run points: its verdict, or, undecided, whether what was observed keeps every limit."""
+def passes(document: Document, load: float) -> bool:
+    """Which way a run points: its verdict, or, undecided, whether what was observed keeps every limit."""
     verdict = document["verdicts"][0]
     if verdict["result"] != "UNDECIDED":
         return bool(verdict["result"] == "FITS")
-    backlog = verdict.get("backlog")
-    if backlog and backlog["grows"]:
+    if grows(verdict, load):
         return False
     return all((c["miss_share"] or 0.0) <= c["allowed_share"] for c in verdict["constraints"])
 
 
-def score(document: Document) -> float | None:
-    """log(observed / limit) of the worst percentile constraint; None where none was observed (all failed, or only other kinds)."""
-    found = [
-        math.log(c["observed_s"] / c["limit_s"]) for c in document["verdicts"][0]["constraints"] if c.get("observed_s") and c.get("limit_s")
-    ]
-    return max(found, default=None)
+def looks(most_starts: int) -> dict[int, float]:
+    """After how many starts one looks, and the part of the error each look spends: as the square of their number, for early ones say little."""
+    numbers = sorted({*(number for number in SPENDING if number < most_starts), max(most_starts, DECIDING)})
+    whole = sum(number**2 for number in numbers)
+    return {number: number**2 / whole for number in numbers}
 
 
-def crossing(points: Sequence[tuple[float, float | None]], low: float, high: float) -> float | None:
-    """Where a monotone fit through (load, score) passes 0 between `low` and `high`, on a logarithmic scale of the load; None if it does not."""
-    known = sorted((math.log(load), value) for load, value in points if value is not None)
-    fitted = monotone([value for _, value in known])
-    for (a, fa), (b, fb) in pairwise(zip((x for x, _ in known), fitted, strict=True)):
-        if fa <= 0 < fb:
-            found = math.exp(a + (b - a) * (0 - fa) / (fb - fa))
-            return found if low < found < high else None
-    return None
-
-
-def monotone(values: Sequence[float]) -> list[float]:
-    """The closest sequence that never falls, by least squares: pool adjacent violators (Ayer et al., Ann. Math. Stat. 26, 1955)."""
-    blocks: list[tuple[float, int]] = []
-    for value in values:
-        blocks.append((value, 1))
-        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (a, n), (b, m) = blocks[-2:]
-            blocks[-2:] = [((a * n + b * m) / (n + m), n + m)]
-    return [value for value, count in blocks for _ in range(count)]
+def _worst(document: Document) -> float:
+    shares = [(c["miss_share"] or 0.0) / max(c["allowed_share"], 1e-9) for c in document["verdicts"][0]["constraints"]]
+    return float(max(shares, default=0.0))
 
 
 def _rounded(load: float) -> float:

@@ -81,7 +81,7 @@ def _search(
     with TemporaryDirectory(prefix="slm-profiler-") as work:
         for repeat in range(spec.most_starts):
             for backend in backends:
-                own = [(w, searches[backend.name, w.name]) for w in workloads if not searches[backend.name, w.name].done()]
+                own = [(w, search) for w in workloads if _goes_on(search := searches[backend.name, w.name], repeat)]
                 if not own:
                     continue
                 try:
@@ -91,6 +91,10 @@ def _search(
                     for _, search in own:
                         search.lost = error.message
                     continue
+                if repeat == 0:
+                    for workload, search in own:
+                        _remember(spec, backend, workload, environment, search, store, progress)
+                    own = [(workload, search) for workload, search in own if _goes_on(search, repeat)]
                 asked: list[tuple[Search, Ask]] = []
                 probes = _probes(spec, backend, own, repeat, environment, store, asked, cells, progress)
                 start = planning.Start(backend, repeat, ())
@@ -102,6 +106,11 @@ def _search(
                 for _, search in own:
                     search.start_over()
     return [(backend, workload, search.found()) for (backend, workload), search in searches.items()], cells
+
+
+def _goes_on(search: Search, repeat: int) -> bool:
+    """A search that was taken up has had its earlier starts."""
+    return search.starts <= repeat and not search.done()
 
 
 def _probes(
@@ -136,6 +145,25 @@ def _probes(
             yield cell
 
 
+def _remember(
+    spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, environment: str, search: Search, store: Store, progress: Progress
+) -> None:
+    """Every whole cohort that the store has of these cells, at whatever load, whatever target it was measured for."""
+    from profiler import plan as planning
+
+    runs = store.runs()
+    same = runs[(runs["backend"] == backend.name) & (runs["workload"] == workload.name) & (runs["environment_hash"] == environment)]
+    kept = 0
+    for row in same[(same["status"] == "done") & (same["validity"] != "invalid") & (same["load_kind"] == "rate")].to_dict("records"):
+        cell = planning.probe(spec, backend, workload, row["load"], row["repeat"], screen=False)
+        if row["cell_id"] == cell.cell_id and (document := store.run(str(row["run_id"]))).get("verdicts"):
+            search.remember(row["load"], document if document["run"]["qos"] == cell.qos else _judged_anew(store, document, cell))
+            kept += 1
+    if kept:
+        search.take_up()
+        progress.note(f"{backend.name} · {workload.name}: {kept} runs from the store")
+
+
 def _judged_anew(store: Store, document: dict[str, Any], cell: Cell) -> dict[str, Any]:
     """A stored run under another target: judging is no measuring."""
     from profiler.analyse import qos
@@ -164,8 +192,8 @@ def _dry_run(spec: SweepSpec, backends: Sequence[BackendSpec], workloads: Sequen
             target = spec.qos if isinstance(spec.qos, str) else (spec.qos or {}).get(workload.name, workload.qos)
             click.echo(f"{backend.name} · {workload.name}: the highest Poisson rate that keeps {target}")
     click.echo(
-        f"each: short probes bracket it to {spec.rung:.0%}, then whole cohorts of {spec.requests} requests at two loads over 3 to "
-        f"{spec.most_starts} engine starts"
+        f"each: short probes bracket it, then whole cohorts of {spec.requests} requests around it over 3 to {spec.most_starts} engine "
+        f"starts, until it is known to {spec.rung:.0%} either side"
     )
 
 
@@ -179,11 +207,12 @@ def _show(found: Sequence[tuple[str, str, Found]], took_s: float, *, as_json: bo
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("backend", "workload", "λ* requests/s", "starts", "probes", "because"):
+    for heading in ("backend", "workload", "λ* requests/s", "most likely", "starts", "probes", "because"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "backend")
     for backend, workload, one in found:
         odd = f"; not monotone: fits again at {', '.join(f'{x:.4g}' for x in one.not_monotone)}" if one.not_monotone else ""
-        table.add_row(backend, workload, _interval(one), str(one.starts), str(len(one.probes)), one.reason + odd)
+        likely = f"{one.estimate:.4g}" if one.estimate is not None else "?"
+        table.add_row(backend, workload, _interval(one), likely, str(one.starts), str(len(one.probes)), one.reason + odd)
     console = Console()
     console.print(table)
     console.print(

@@ -22,6 +22,7 @@ COMMANDS = {
     "fit": ("profiler.cli.fit", "Say what keeps a QoS target, how far, how many a demand needs, and what that costs."),
     "plan": ("profiler.cli.plan", "Plan a fleet for a demand with its daily shape (demand.toml)."),
     "cost": ("profiler.cli.cost", "Show the money in full: offers, bases, break-even, sensitivity."),
+    "compare": ("profiler.cli.compare", "Say whether new runs are worse than others, by rules, with exit codes for CI."),
     "list": ("profiler.cli.listing", "List backends, workloads, models or engines."),
     "engines": ("profiler.cli.engines", "Build or remove the engines' own Python environments."),
     "doctor": ("profiler.cli.doctor", "Say what this machine can run and measure, and what is missing."),
@@ -81,6 +82,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a QoS target not met (with --fail-on-qos), 130 interrupted:
     docs/exit-codes.md.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a QoS target not met (with --fail-on-qos),
+    4 a regression proven and 5 inconclusive (compare --fail-if), 130 interrupted.
     """
     ctx.ensure_object(dict)
     ctx.obj["debug"] = debug

@@ -1,4 +1,4 @@
-"""`profile results ls|show|sql|import|verify|push|pull`: look into the store, bring tables of other tools into it, keep it."""
+"""`profile results ls|show|sql|import|tools|export|verify|push|pull`: look into the store, bring files of other tools into it, keep it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from profiler.cli import complete, results_keep
+from profiler.cli.exporting import export
+from profiler.cli.importing import import_, tools
 from profiler.cli.results_folder import RESULTS
 from profiler.cli.results_sql import sql
 
@@ -38,8 +40,8 @@ def command() -> None:
     """List, show and query stored runs."""
 
 
-for _keeping in (results_keep.verify, results_keep.push, results_keep.pull, sql):
-    command.add_command(_keeping)
+for _other in (sql, import_, tools, export, results_keep.verify, results_keep.push, results_keep.pull):
+    command.add_command(_other)
 
 
 @command.command("ls")
@@ -70,44 +72,6 @@ def ls(results: Path, as_json: bool) -> None:
 def show(run_id: str, results: Path, as_json: bool) -> None:
     """Everything stored of one run, as JSON (its provenance, quality, verdicts and samples), with --json or without."""
     click.echo(json.dumps(_open(results).run(run_id), indent=2, ensure_ascii=False))
-
-
-@command.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--map", "map_", required=True, help="What the columns are: a TOML, or the name of a mapping that ships.")
-@click.option("--dry-run", is_flag=True, help="Check and say what would be added; write nothing.")
-@_results
-@_as_json
-def import_(file: Path, map_: str, dry_run: bool, results: Path, as_json: bool) -> None:
-    """Add a CSV or Parquet table of another tool as runs of class `imported`. Twice the same adds nothing."""
-    from profiler.analyse.recover import open_store
-    from profiler.store.foreign import mapping as mappings
-    from profiler.store.foreign.bring import bring
-
-    mapping = mappings.load(map_)
-    done = bring(open_store(results), file, mapping, dry_run)
-    found = done.converted
-    if done.other_mappings:
-        hint = "both answer; import into a folder of its own to replace them"
-        click.echo(f"warning: {done.other_mappings} runs of the same source came by another mapping: {hint}", err=True)
-    for flag, n in found.flags.items():
-        click.echo(f"warning: {n} row{'s' if n != 1 else ''}: {flag}", err=True)
-    if as_json:
-        plain = {
-            "added": done.added,
-            "known": done.known,
-            "left_out": found.left_out,
-            "flags": found.flags,
-            "believed": list(found.believed),
-        }
-        click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
-        return
-    for line in found.believed:
-        click.echo(f"believed: {line}")
-    for why, n in found.left_out.items():
-        click.echo(f"left out: {n} row{'s' if n != 1 else ''}: {why}")
-    verb = "would add" if dry_run else "added"
-    click.echo(f"{verb} {done.added} imported run{'s' if done.added != 1 else ''} to {results}, {done.known} known already")
 
 
 def _open(results: Path) -> Store:

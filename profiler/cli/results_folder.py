@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-class ResultsFolder(click.ParamType):
+class ResultsFolder(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4; older ones are not
     """A path or a file:/// URL; both become the folder's Path."""
 
     name = "folder"

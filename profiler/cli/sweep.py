@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 @click.option("--repeats", type=int, help="Engine starts per backend, interleaved.")
 @click.option("--find-limit", is_flag=True, help="Search the highest request rate that keeps --qos, instead of measuring given loads.")
 @click.option("--most-starts", type=int, metavar="N", help="With --find-limit: engine starts it may take per backend.  [default: 8]")
-@click.option("--rung", metavar="SHARE", help="With --find-limit: how close the two loads lie that end the search.  [default: 5%]")
+@click.option("--rung", metavar="SHARE", help="With --find-limit: how well the limit has to be known, either side.  [default: 5%]")
 @click.option("--seed", type=int, help="Seed of prompts, arrivals and the order of cells.")
 @click.option("--client-cpus", metavar="N,N,…", help="Pin the load client to these cores. Keep the engine off them.")
 @click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder.")

@@ -83,7 +83,7 @@ class SweepSpec(BaseModel):
     until: Literal["requests", "decided", "screened"] = "requests"  # decided: every constraint of the QoS target FITS, or one FAILS
     find_limit: bool = False  # search the highest rate that keeps the QoS target, instead of measuring given loads
     most_starts: int = Field(default=8, ge=3)  # engine starts that the search may take
-    rung: Annotated[float, BeforeValidator(_share)] = 0.05  # how close the two loads that end the search lie, such as "5%"
+    rung: Annotated[float, BeforeValidator(_share)] = 0.05  # how well, either side, the limit has to be known for the search to end earlier
     precision: Annotated[float, BeforeValidator(_share)] | None = None  # "10%": p50 and p95 of TTFT and TPOT are known that well
     window_min_s: float = Field(default=5.0, gt=0)
     window_max_s: float = Field(default=180.0, gt=0)
