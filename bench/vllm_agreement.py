@@ -1,9 +1,10 @@
 """Our TTFT and TPOT for vLLM beside the server's own and beside `vllm bench serve`, interleaved on one server.
 
-    .venv/bin/python bench/vllm_agreement.py --url http://127.0.0.1:PORT/v1 [--concurrency 1,4] [--pairs 3] [--requests 24]
-                                             [--model NAME] [--results FILE] [--table-only]
+    .venv/bin/python bench/vllm_agreement.py [--backend vllm-cpu-bf16 | --url http://127.0.0.1:PORT/v1] [--concurrency 1,4] [--pairs 3]
+                                             [--requests 24] [--model NAME] [--results FILE] [--table-only]
 
-The server is one that `profile sweep` would start (vLLM with --enable-per-request-metrics) and that nobody else uses. Each pair is one run
+The server is one that `profile sweep` would start (vLLM with --enable-per-request-metrics), started here or, with --url, one that nobody else
+uses. Each pair is one run
 of ours and one of `vllm bench serve` (from the environment `vllm-cpu` or `vllm-cuda`), in alternating order: completions, random prompts,
 128 tokens in, 32 out, closed loop. Each run is appended to --results as JSON, so a bench can be continued. Every figure has its
 counterpart over the same requests:
@@ -17,6 +18,7 @@ counterpart over the same requests:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import subprocess
@@ -25,14 +27,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
+from time import monotonic
 from typing import Any
 
+import psutil
 from peer_clients import environment
 from peer_clients.adapters import VLLM_BENCH
 
-from profiler import environments
-from profiler.engines import http_client
+from profiler import catalog, environments
+from profiler.engines import http_client, registry
 from profiler.engines.openai import parse_url
+from profiler.models import resolve
 from profiler.records import Endpoint, LoadPlan, Prompt, RequestRecord
 from profiler.run import counters
 from profiler.run.bodies import PATHS, make_body
@@ -45,7 +50,8 @@ TPOT = "vllm:request_time_per_output_token_seconds"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url")
+    parser.add_argument("--url", help="a running server; else one is started")
+    parser.add_argument("--backend", default="vllm-cpu-bf16", help="the server that is started")
     parser.add_argument("--concurrency", default="1,4")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--requests", type=int, default=24)
@@ -54,9 +60,25 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("agreement.jsonl"))
     parser.add_argument("--table-only", action="store_true", help="print the table of --results and measure nothing")
     options = parser.parse_args()
-    if not options.table_only:
+    if options.url and not options.table_only:
         measure(options)
+    elif not options.table_only:
+        backend, engine = catalog.backend(options.backend), registry.get("vllm")
+        variant = engine.prepare(
+            resolve(
+                options.model, say, convert_python=lambda: environments.ensure(environments.ENVIRONMENTS["openvino-export"], say).python
+            ),
+            backend,
+            say,
+        )
+        with tempfile.TemporaryDirectory() as folder, engine.start(variant, backend, Path(folder) / "log", say) as running:
+            options.url = running.endpoint.url
+            measure(options)
     print(table([json.loads(line) for line in options.results.read_text().splitlines()]))
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -86,6 +108,7 @@ def measure(options: argparse.Namespace) -> None:
                     "histogram_ttft_s": counters.mean(before, after, counters.TTFT),
                     "histogram_tpot_s": counters.mean(before, after, TPOT),
                 }
+                row |= {name: _each(before, after, f"vllm:{name}_tokens_total") for name in ("prompt", "generation")}
                 row["histogram_n"] = counters.grown(before, after, f"{counters.TTFT}_count")
                 print(json.dumps({key: value for key, value in row.items() if not isinstance(value, list)}), file=sys.stderr)
                 with options.results.open("a") as file:
@@ -132,15 +155,51 @@ def theirs(
         "--ready-check-timeout-sec", "0",
         "--save-result", "--save-detailed", "--result-dir", str(folder), "--result-filename", "out.json",
     ]  # fmt: skip
-    done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        sys.exit(f"vllm bench serve failed: {done.stderr.strip().splitlines()[-1]}")
+    with subprocess.Popen(command, env=variables, cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "err").open("w")) as process:
+        spent = watch(process, 300.0)
+    if process.returncode != 0:
+        sys.exit(f"vllm bench serve failed: {(folder / 'err').read_text().strip().splitlines()[-1]}")
     out = json.loads((folder / "out.json").read_text())
     ttft = out["ttfts"]
     gaps = [sum(itl) / (tokens - 1) for itl, tokens in zip(out["itls"], out["output_lens"], strict=True) if tokens > 1]
     # The first request of each slot meets an idle server, as ours do in the warm-up.
     kept = slice(concurrency, None)
-    return {"n": len(ttft) - concurrency, "ttft_s": ttft[kept], "tpot_s": gaps[kept], "all_ttft_s": fmean(ttft), "all_tpot_s": fmean(gaps)}
+    cores = busy(spent, out["duration"])
+    return {
+        "cpu_cores": cores,
+        "n": len(ttft) - concurrency,
+        "ttft_s": ttft[kept],
+        "tpot_s": gaps[kept],
+        "all_ttft_s": fmean(ttft),
+        "all_tpot_s": fmean(gaps),
+    }
+
+
+def watch(process: subprocess.Popen[bytes], seconds: float) -> list[tuple[float, float]]:
+    """(wall s, CPU s of the process so far), five times a second until it ends. Kills it after `seconds`."""
+    begun, spent = monotonic(), []
+    of = psutil.Process(process.pid)
+    while process.poll() is None:
+        with contextlib.suppress(psutil.Error):
+            spent.append((monotonic(), sum(of.cpu_times()[:2])))
+        if monotonic() - begun > seconds:
+            process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+    return spent
+
+
+def busy(spent: Sequence[tuple[float, float]], seconds: float) -> float:
+    """CPU cores a client took while it measured: over the last `seconds` it lived, less two at each end for its start and its summary."""
+    last = spent[-1][0] - 2
+    inside = [(at, cpu) for at, cpu in spent if last - (seconds - 4) <= at <= last]
+    return (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])
+
+
+def _each(before: counters.Scrape, after: counters.Scrape, name: str) -> float | None:
+    """Growth of a counter per request."""
+    total, count = counters.grown(before, after, name), counters.grown(before, after, f"{counters.TTFT}_count")
+    return total / count if total is not None and count else None
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

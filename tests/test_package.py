@@ -34,6 +34,7 @@ def test_wheel_carries_the_catalogue_and_one_package(wheel: Path) -> None:
     for folder in ("backends", "workloads", "mappings"):
         shipped = {n.removeprefix(f"profiler/_catalog/{folder}/") for n in names if n.startswith(f"profiler/_catalog/{folder}/")}
         assert shipped == {str(p.relative_to(ROOT / folder)) for p in (ROOT / folder).rglob("*.toml")}
+    assert "profiler/_catalog/docs/glossary.md" in names and "profiler/py.typed" in names
     assert {n for n in names if n.startswith("profiler/_catalog/results/")} == {
         f"profiler/_catalog/{p.relative_to(ROOT)}" for p in (ROOT / "results" / "reference").rglob("*") if p.is_file()
     }

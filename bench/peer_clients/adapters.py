@@ -18,6 +18,8 @@ from typing import Any
 from peer_clients.environment import PEERS, TOKENIZER, python_of
 
 INPUT_TOKENS, OUTPUT_TOKENS = 16, 128
+MODEL = "paced"  # as the server calls it
+FIELDS: dict[str, bool] = {}  # of inference-perf's requests: which fields it writes; all by default
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Client:
 def _guidellm(url: str, streams: int, requests: int, folder: Path) -> list[str]:
     return [
         str(python_of(PEERS["guidellm"]).parent / "guidellm"), "run", "--disable-console",
-        "--backend", f"kind=openai_http,target={url},model=paced,request_format=/v1/chat/completions",
+        "--backend", f"kind=openai_http,target={url},model={MODEL},request_format=/v1/chat/completions",
         "--profile", f"kind=concurrent,streams={streams}",
         "--constraint", f"kind=max_requests,count={requests}",
         "--tokenizer", f"kind=huggingface_auto,model={TOKENIZER}",
@@ -60,7 +62,7 @@ def _read_guidellm(folder: Path) -> list[Reported]:
 
 def _aiperf(url: str, streams: int, requests: int, folder: Path) -> list[str]:
     return [
-        str(python_of(PEERS["aiperf"]).parent / "aiperf"), "profile", "-m", "paced", "--tokenizer", TOKENIZER, "--url", url,
+        str(python_of(PEERS["aiperf"]).parent / "aiperf"), "profile", "-m", MODEL, "--tokenizer", TOKENIZER, "--url", url,
         "--endpoint-type", "chat", "--streaming", "--concurrency", str(streams), "--request-count", str(requests),
         "--prompt-input-tokens-mean", str(INPUT_TOKENS), "--prompt-output-tokens-mean", str(OUTPUT_TOKENS),
         "--prompt-output-tokens-stddev", "0", "--extra-inputs", "ignore_eos:true", "--random-seed", "1",
@@ -94,10 +96,10 @@ def _inference_perf(url: str, streams: int, requests: int, folder: Path) -> list
         },
         # Its random data generator serves completions only.
         "api": {"type": "completion", "streaming": True},
-        "server": {"type": "vllm", "model_name": "paced", "base_url": url, "ignore_eos": True},
+        "server": {"type": "vllm", "model_name": MODEL, "base_url": url, "ignore_eos": True},
         "tokenizer": {"pretrained_model_name_or_path": TOKENIZER},
         "data": {"type": "random", "input_distribution": fixed(INPUT_TOKENS), "output_distribution": fixed(OUTPUT_TOKENS)},
-        "report": {"request_lifecycle": {"summary": True, "per_stage": False, "per_request": True}},
+        "report": {"request_lifecycle": {"summary": True, "per_stage": False, "per_request": True, "per_request_fields": FIELDS}},
         "storage": {"local_storage": {"path": str(folder / "out")}},
     }
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
@@ -130,7 +132,7 @@ serve.main(parser.parse_args())
 def _vllm(url: str, streams: int, requests: int, folder: Path) -> list[str]:
     return [
         str(python_of(PEERS["vllm"])), "-c", VLLM_BENCH, "--backend", "openai-chat", "--base-url", url,
-        "--endpoint", "/v1/chat/completions", "--model", "paced", "--tokenizer", TOKENIZER, "--dataset-name", "random",
+        "--endpoint", "/v1/chat/completions", "--model", MODEL, "--tokenizer", TOKENIZER, "--dataset-name", "random",
         "--random-input-len", str(INPUT_TOKENS), "--random-output-len", str(OUTPUT_TOKENS), "--num-prompts", str(requests),
         "--max-concurrency", str(streams), "--ignore-eos", "--request-id-prefix", "peer-", "--disable-tqdm", "--seed", "1",
         "--save-result", "--save-detailed", "--result-dir", str(folder), "--result-filename", "out.json",

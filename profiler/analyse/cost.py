@@ -112,8 +112,12 @@ def cost(
     fewest: float | None = None,
     prefill_share: float | None = None,
     isl_osl: tuple[float, float] | None = None,
+    floor: bool = False,
 ) -> Cost | str:
-    """The cost of `replicas` (+ spares) at `rate`; a text says why there is none. `fewest`: replicas at the upper end of λ*."""
+    """The cost of `replicas` (+ spares) at `rate`; a text says why there is none. `fewest`: replicas at the upper end of λ*.
+
+    `floor`: λ* is at most `limit_lower`, so that the costs at the demand and at λ* are lower bounds.
+    """
     month = monthly(offer, power_w)
     if month.total is None:
         return f"{offer.name} ({offer.basis}): not costed: no {', '.join(month.missing)}"
@@ -123,7 +127,7 @@ def cost(
     share = total / k
     per_month = offers * total
     idle_share = max(0.0, 1 - rate / (replicas * limit_lower))
-    relation: Relation = ">=" if month.missing else "="
+    relation: Relation = ">=" if month.missing or floor else "="
     points = [_point("demand", rate, per_month, tokens_per_request, relation)]
     cheapest = math.ceil(((fewest or replicas) + spares) / k - 1e-9) * total
     points[0] = replace(points[0], per_1k_lo=_per_1k(min(cheapest, per_month), rate), per_1k_hi=points[0].per_1k_requests)
@@ -134,8 +138,9 @@ def cost(
     if saturation is not None:
         best = max(saturation.rate, limit_lower)
         proven = saturation.proven and saturation.rate >= limit_lower
-        points.append(_point("saturation", best, share, tokens_per_request, relation if proven else "<="))
-        qos_price, price_relation = best / limit_lower, "=" if proven else ">="
+        exact: Relation = ">=" if month.missing else "="
+        points.append(_point("saturation", best, share, tokens_per_request, exact if proven else "<="))
+        qos_price, price_relation = best / limit_lower, "=" if proven and not floor else ">="
     notes = [f"without {', '.join(month.missing)}"] if month.missing else []
     if k > 1:
         notes.append(f"{k} replicas in one offer: predicted until they were measured beside one another")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from profiler.analyse.qos import of_table
 from profiler.errors import SpecError, did_you_mean
 from profiler.units import parse_duration_s
 
@@ -112,6 +113,15 @@ def of_trace(path: Path, text: str) -> Demand:
 
 
 @dataclass(frozen=True)
+class Share:
+    """One workload of a mix, with its peak rate (requests/s) and its target, where it has one of its own."""
+
+    workload: str
+    rate: float
+    qos: str | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """demand.toml: a demand with its target and how it is to be served."""
 
@@ -121,12 +131,15 @@ class Plan:
     routing: str
     spares: int
     autoscale: bool
+    lengths: tuple[float, float] | None = None  # (input, output) tokens that no workload had
+    mix: tuple[Share, ...] = ()  # several workloads at once, in place of one demand
 
 
 ROUTINGS = ("round-robin", "random", "least-outstanding")
 KEYS: dict[str, tuple[str, ...]] = {
-    "demand": ("rate", "tokens_per_s", "users", "think", "trace", "cv", "daily", "qos", "workload"),
+    "demand": ("rate", "tokens_per_s", "users", "think", "trace", "cv", "daily", "qos", "workload", "isl", "osl"),
     "fleet": ("routing", "spares", "autoscale"),
+    "mix": ("workload", "rate", "qos"),
 }
 
 
@@ -144,14 +157,19 @@ def read_plan(path: Path) -> Plan:
         if not isinstance(table, dict):
             raise SpecError(f"{path}: {name}: must be a table", hint=f"write [{name}]")
         _known(path, f"{name}.", table, KEYS[name])
-    given = [key for key in ("rate", "tokens_per_s", "users", "trace") if key in asked]
+    mix = _mix(path, raw["mix"]) if "mix" in raw else ()
+    if mix and any(key in asked for key in ("rate", "tokens_per_s", "users", "trace", "workload", "daily", "isl", "osl")):
+        raise SpecError(
+            f"{path}: mix: stands in place of a demand", hint="leave rate, workload and daily out of [demand]; each [[mix]] has its own"
+        )
+    given = ["rate"] if mix else [key for key in ("rate", "tokens_per_s", "users", "trace") if key in asked]
     if len(given) != 1:
         what = "none" if not given else " and ".join(given)
         raise SpecError(f"{path}: demand: give one of rate, tokens_per_s, users, trace (got {what})")
     if given[0] == "trace":
         demand = of_trace(path.parent / str(asked["trace"]), f"trace {asked['trace']}")
     else:
-        number = _number(path, f"demand.{given[0]}", asked[given[0]])
+        number = sum(share.rate for share in mix) if mix else _number(path, f"demand.{given[0]}", asked[given[0]])
         unit = {"rate": "rps", "tokens_per_s": "tps", "users": "users"}[given[0]]
         demand = parse(f"{number!r}{unit}" + (f":{asked['think']}" if "think" in asked else ""))
     if "cv" in asked:
@@ -167,7 +185,33 @@ def read_plan(path: Path) -> Plan:
     autoscale = fleet.get("autoscale", False)
     if not isinstance(autoscale, bool):
         raise SpecError(f"{path}: fleet.autoscale: must be true or false (got {autoscale!r})")
-    return Plan(demand, asked.get("qos"), asked.get("workload"), routing, spares, autoscale)
+    lengths = tuple(_number(path, f"demand.{key}", asked[key]) for key in ("isl", "osl") if key in asked)
+    if len(lengths) == 1 or 0 in lengths:
+        raise SpecError(f"{path}: demand: isl and osl go together, both above 0", hint="isl = 1024 and osl = 128, or neither")
+    target = asked.get("qos")
+    if isinstance(target, dict):
+        target = str(of_table(target, f"{path}: demand.qos"))
+    return Plan(demand, target, asked.get("workload"), routing, spares, autoscale, (lengths[0], lengths[1]) if lengths else None, mix)
+
+
+def _mix(path: Path, rows: Any) -> tuple[Share, ...]:
+    if not isinstance(rows, list) or len(rows) < 2 or not all(isinstance(row, dict) for row in rows):
+        raise SpecError(
+            f"{path}: mix: must be two tables or more", hint='write [[mix]] with workload = "chat" and rate = 1.0, for each workload'
+        )
+    made = []
+    for n, row in enumerate(rows, 1):
+        _known(path, f"mix {n}.", row, KEYS["mix"])
+        if "workload" not in row or "rate" not in row:
+            raise SpecError(f"{path}: mix {n}: needs workload and rate")
+        rate = _number(path, f"mix {n}.rate", row["rate"])
+        if not 0 < rate <= HIGHEST_RPS:
+            raise SpecError(f"{path}: mix {n}.rate: must be above 0 and at most {HIGHEST_RPS:g} requests/s (got {rate:g})")
+        target = row.get("qos")
+        made.append(
+            Share(str(row["workload"]), rate, str(of_table(target, f"{path}: mix {n}.qos")) if isinstance(target, dict) else target)
+        )
+    return tuple(made)
 
 
 def _known(path: Path, before: str, table: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:

@@ -36,7 +36,9 @@ def rule_of(cell: Cell) -> Rule | None:
     first = spec.requests
     if target is not None:
         # Before this many not even a cohort without a miss decides: a look would only cost.
-        strictest = min(constraint.allowed_misses for constraint in target.constraints)
+        strictest = min((c.allowed_misses for c in target.constraints if c.floor is None), default=None)
+        if strictest is None:
+            return None  # a floor alone is about the whole run
         first = max(first, needed_for_fit(strictest, alpha=AT_LOOKS.level()) or first)
 
     def decide(cohort: Sequence[RequestRecord]) -> str | None:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from profiler.analyse import capacity as sizing
 from profiler.analyse import law as steps
-from profiler.analyse.cost import BreakEven, Cost, Saturation, break_even, cost, saturation_of
+from profiler.analyse.carbon import Carbon, Grid, carbon
+from profiler.analyse.cost import BreakEven, Cost, Saturation, saturation_of
 from profiler.analyse.demand import Demand
+from profiler.analyse.estimate import Estimate, estimate
+from profiler.analyse.fleet import FleetLimit, fleet_limit
+from profiler.analyse.interpolate import Interpolation
 from profiler.analyse.limit import Key, Limit, Probe, Row, key_of, limits, usable
-from profiler.analyse.offers import Offer, Prices, device_id
+from profiler.analyse.money import money
+from profiler.analyse.offers import Prices
 from profiler.analyse.published import Published, published
 from profiler.analyse.qos import QosTarget, answered
 from profiler.analyse.replicas import Routing
-from profiler.analyse.sensitivity import Bar, tornado
-from profiler.errors import ReportError
+from profiler.analyse.sensitivity import Bar
+from profiler.errors import QosError, ReportError
 from profiler.records import LoadKind, RequestRecord
+from profiler.units import format_duration
 
 if TYPE_CHECKING:
     from profiler.store.store import Store
-
-SPLIT_ERROR = 0.25  # the law's largest error for which its time is split into input and output
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class Question:
     spares: int = 0
     autoscale: bool = False
     api: str | None = None
+    grid: Grid | None = None  # whose intensity makes CO2 of measured energy
+    fleet: int | None = None  # replicas whose λ* together is asked for
+    lengths: tuple[float, float] | None = None  # (input, output) tokens that no workload had: answered by interpolation
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,10 @@ class Candidate:
     energy: str
     missing: tuple[str, ...]
     published: Published | None = None  # what imported figures say, instead of a verdict
+    estimate: Estimate | None = None  # of them: how far at most, instead of λ*
+    carbon: Carbon | None = None  # where energy was measured and a grid is given
+    fleet: FleetLimit | None = None  # λ* of so many replicas together, predicted from that of one
+    interpolation: Interpolation | None = None  # behind a candidate for lengths that were not measured
 
     @property
     def name(self) -> str:
@@ -68,6 +79,11 @@ class Candidate:
     @property
     def workload(self) -> str:
         return str(self.row["workload"])
+
+    @property
+    def span(self) -> sizing.Range | None:
+        """λ*, or what imported figures say in its place."""
+        return self.range if self.range is not None or self.estimate is None else self.estimate.range
 
     @property
     def cheapest(self) -> Cost | None:
@@ -100,14 +116,45 @@ class Answer:
 
 def answer(store: Store, question: Question) -> Answer:
     """Everything about the runs of a store. Raises ReportError when it holds none that can answer, QosError for a metric no record has."""
+    question, left_out = _of_requests(question)
     rows = [row for row in store.rows() if question.workload in (None, row["workload"])]
     sound = [row for row in rows if usable(row)]
     _check_some(store, rows, sound, question)
     requests = store.records(row["run_id"] for row in sound)
+    if question.lengths is not None:
+        from profiler.analyse.interpolated import candidates as interpolated
+
+        predicted, notes = interpolated(store, question, sound, requests)
+        return Answer(
+            question, tuple(sorted(predicted, key=lambda c: (c.name, str(c.row["device"])))), (*left_out, *question.prices.notes, *notes)
+        )
     found = limits(sound, question.target, requests)
     candidates = [_candidate(store, question, key, own, [r for r in sound if key_of(r) == key], requests) for key, own in found.items()]
     ordered = sorted(candidates, key=lambda c: (c.workload, c.name, str(c.row["device"])))
-    return Answer(question, tuple(ordered), (*question.prices.notes, *_comparable(ordered)))
+    return Answer(question, tuple(ordered), (*left_out, *question.prices.notes, *_comparable(ordered)))
+
+
+def _of_requests(question: Question) -> tuple[Question, list[str]]:
+    """Without the conditions on whole runs, which no load has alone; a makespan of so many requests is the demand, where none was given."""
+    floors = [c.floor for c in question.target.constraints if c.floor is not None]
+    if not floors:
+        return question, []
+    job = next((f for f in floors if f.requests is not None and f.within_s is not None), None)
+    rest = question.target.of_requests
+    if not rest.constraints:
+        rate = f"{job.requests / job.within_s:.3g}rps" if job is not None and job.requests and job.within_s else "0.5rps"
+        hint = f"add a limit on requests, such as error_rate<=1% or e2e_p99<=10min, and ask for the demand: --demand {rate}"
+        raise QosError(f"{question.target}: a condition on a whole run gives no highest load", hint=hint)
+    left = [
+        f"{c} is about a whole run: λ* and replicas leave it out; `profile sweep` judges it"
+        for c in question.target.constraints
+        if c.floor is not None
+    ]
+    demand = question.demand
+    if demand is None and job is not None and job.requests and job.within_s:
+        demand = Demand(f"{job.requests} requests in {format_duration(job.within_s)}", rate=job.requests / job.within_s, cv=0.0)
+        left = [f"{job}: taken as a demand of {demand.rate:.3g} requests/s, evenly spread"]
+    return replace(question, target=rest, demand=demand), left
 
 
 def _check_some(store: Store, rows: Sequence[Row], sound: Sequence[Row], question: Question) -> None:
@@ -134,7 +181,6 @@ def _candidate(
     told = published(rows, question.target)
     if told is not None:
         missing += [f"bounds: none, imported point estimates; measured instead by: {run}" for run in told.to_measure]
-        missing.append("not costed: a cost needs a λ*, and a mean proves none")
     elif all(row["validity"] == "suspect" for row in rows):
         missing.append("only suspect runs, which prove no FITS: `profile results show` says why; measure again")
     document = store.run(newest["run_id"])["provenance"]
@@ -148,19 +194,37 @@ def _candidate(
     saturation = saturation_of(ladder)
     if saturation is not None and not saturation.proven:
         missing.append(f"saturation: {saturation.reason}")
+    guess: Estimate | None = None
+    if told is not None:
+        made_of = estimate(told, question.target, rows)
+        if isinstance(made_of, str):
+            missing.append(f"not costed: {made_of}")
+        else:
+            guess = made_of
+            missing += [f"λ* is at most an estimate: {note}" for note in guess.notes]
+            saturation = guess.saturation
     demand = question.demand.resolved(osl, _e2e(rows, requests)) if question.demand is not None else None
+    known = span if guess is None else guess.range
     sized: sizing.Capacity | None = None
-    if span is not None and demand is not None:
+    if known is not None and demand is not None:
         ready = [row["ready_s"] for row in rows if row["ready_s"] is not None]
         made = sizing.capacity(
-            demand, span, lengths, question.target, question.routing, question.spares,
+            demand, known, lengths, question.target, question.routing, question.spares,
             max(ready, default=None), question.autoscale, saturation.rate if saturation else None,
         )  # fmt: skip
         if isinstance(made, str):
             missing.append(f"replicas: {made}")
         else:
             sized = made
-    costs, bars, even = _money(question, newest, document, span, saturation, demand, sized, fitted, isl, osl, missing)
+    together: FleetLimit | None = None
+    if question.fleet is not None and span is not None:
+        reached = fleet_limit(span, lengths, question.target, question.fleet, question.routing)
+        if isinstance(reached, str):
+            missing.append(reached)
+        else:
+            together = reached
+    costs, bars, even = money(question, newest, document, known, saturation, demand, sized, fitted, isl, osl, missing, guess is not None)
+    emitted = _carbon(question, good, costs, missing)
     return Candidate(
         newest,
         question.target,
@@ -179,6 +243,9 @@ def _candidate(
         _energy(good),
         tuple(dict.fromkeys(missing)),
         told,
+        guess,
+        emitted,
+        together,
     )
 
 
@@ -192,7 +259,7 @@ def _range(
         span = sizing.measured_range(limit.lower, limit.upper, fitted, lengths, target)
         return replace(span, provenance=limit.provenance)
     if fitted is None or not lengths:
-        missing.append(f"λ*: {limit.reason}; and too few valid answers to predict it from step times")
+        missing.append(f"λ*: {limit.reason}; and too few valid answers, or only one load, to predict it from step times")
         return None
     span_ = sizing.predicted_range(fitted, lengths, target, limit.upper)
     if span_ is None:
@@ -212,117 +279,6 @@ def _range(
     return span_
 
 
-def _money(
-    question: Question,
-    row: Row,
-    document: Mapping[str, Any],
-    span: sizing.Range | None,
-    saturation: Saturation | None,
-    demand: Demand | None,
-    sized: sizing.Capacity | None,
-    fitted: steps.Law | None,
-    isl: float | None,
-    osl: float | None,
-    missing: list[str],
-) -> tuple[tuple[Cost, ...], tuple[Bar, ...], BreakEven | None]:
-    device = row["device"]
-    if device is None:
-        missing.append(f"not costed: {row['backend']} ran on a device that nobody declared; measure again with the device declared")
-        return (), (), None
-    if span is None:
-        return (), (), None
-    offers = question.prices.of_device(device)
-    if not offers:
-        missing.append(
-            f'not costed: no price for {device}; give --offer "{device}=PRICE {question.prices.currency}/h DATE" or a prices TOML (--prices)'
-        )
-        return (), (), None
-    if demand is not None and sized is None:
-        return (), (), None
-    rate = demand.rate if demand is not None and demand.rate is not None else span.lower
-    replicas = sized.mean_replicas if sized is not None else 1.0
-    fewest = sized.fewest if sized is not None else 1
-    threads = (document.get("machine") or {}).get("threads")
-    share = _prefill_share(fitted, isl, osl)
-    tokens = (isl or 0.0) + (osl or 0.0) or None
-
-    def of(offer: Offer, at: float, limit: float, count: float, few: float) -> Cost | str:
-        k = replicas_per_offer(offer, device, threads)
-        lengths = (isl, osl) if isl and osl else None
-        spares = sized.spares if sized else 0
-        power = power_w(row)
-        return cost(offer, at, count, spares, limit, span.upper, saturation, tokens, k, span.provenance, power, few, share, lengths)
-
-    made = [of(offer, rate, span.lower, replicas, fewest) for offer in offers]
-    costs = sorted((c for c in made if isinstance(c, Cost)), key=lambda c: c.points[0].per_1k_requests)
-    missing += [text for text in made if isinstance(text, str)]
-    if not costs:
-        return (), (), None
-    cheapest = next((c for c in costs if c.offer.basis != "paid"), costs[0])
-
-    def per_1k(offer: Offer, at: float, limit: float) -> float | None:
-        peak = demand.peak if demand is not None else 1.0
-        count = max(1, -(-at * peak // limit)) * (replicas / max(1, -(-rate * peak // span.lower)))
-        result = of(offer, at, limit, max(1, round(count)), max(1, round(count)))
-        return result.points[0].per_1k_requests if isinstance(result, Cost) else None
-
-    bars = tornado(cheapest.offer, rate, (span.lower, span.upper), per_1k)
-    return tuple(costs), tuple(bars), _even(question, row, cheapest, span, demand, isl, osl, missing)
-
-
-def _even(
-    question: Question,
-    row: Row,
-    cheapest: Cost,
-    span: sizing.Range,
-    demand: Demand | None,
-    isl: float | None,
-    osl: float | None,
-    missing: list[str],
-) -> BreakEven | None:
-    """Against the hosted model that was named, else the cheapest of the same name."""
-    if question.api is not None:
-        api = question.prices.api(question.api)
-    else:
-        name = str(row["model"] or "").rpartition("/")[2].lower()
-        same = [api for api in question.prices.apis if name.startswith(api.model)]
-        if not same:
-            missing.append(f"break-even: no hosted price of {row['model']}; give --api MODEL@PROVIDER or an [[api]] row in --prices")
-            return None
-        api = min(same, key=lambda a: a.input_per_million + a.output_per_million)
-    if not isl or not osl or cheapest.monthly.total is None:
-        return None
-    carried = span.lower * cheapest.replicas_per_offer
-    return break_even(cheapest.offer, cheapest.monthly.total, carried, isl, osl, api, demand.peak if demand else 1.0)
-
-
-def replicas_per_offer(offer: Offer, device: str, threads: int | None) -> int:
-    """How many of what was measured one offer holds: its accelerators, or of a CPU node its threads / those of the measured machine."""
-    if offer.vcpus is not None and threads and _is_cpu(device, offer):
-        return max(1, offer.vcpus // threads)
-    return max(1, offer.devices)
-
-
-def _is_cpu(device: str, offer: Offer) -> bool:
-    known = device_id(device) or offer.device
-    return not any(maker in known.lower() for maker in ("nvidia", "amd-mi", "gaudi", "arc"))
-
-
-def power_w(row: Row) -> float | None:
-    """Measured power of the whole node in the window; None where only a part of it was measured, or nothing."""
-    energy, window = row.get("energy_j"), row.get("window_s")
-    return energy / window if energy is not None and window and row.get("energy_scope") in ("host", "wall") else None
-
-
-def _prefill_share(fitted: steps.Law | None, isl: float | None, osl: float | None) -> float | None:
-    """Share of a request's engine time that reads its prompt, where the fitted steps are known well enough to say so."""
-    if fitted is None or not isl or not osl or fitted.error is None or fitted.error > SPLIT_ERROR or not fitted.prefill_s:
-        return None
-    running = max(1.0, fitted.highest_running)
-    decode = osl * (fitted.base_s + fitted.running_s * running) / running
-    return fitted.prefill_s * isl / (fitted.prefill_s * isl + decode)
-
-
 def _lengths(requests: Sequence[RequestRecord]) -> list[tuple[int, int]]:
     """Input and output lengths of answered requests, in the order they were sent; at most what a replay takes."""
     ordered = sorted((r for r in requests if answered(r) and r.in_window), key=lambda r: r.request_id)
@@ -334,6 +290,16 @@ def _e2e(rows: Sequence[Row], requests: Mapping[str, Sequence[RequestRecord]]) -
     row = min(rows, key=lambda row: (row["load_kind"], row["load"]))
     times = [r.e2e_sched_s for r in requests.get(row["run_id"], ()) if r.in_window and r.e2e_sched_s is not None]
     return sum(times) / len(times) if times else None
+
+
+def _carbon(question: Question, rows: Sequence[Row], costs: Sequence[Cost], missing: list[str]) -> Carbon | None:
+    """With the PUE of the cheapest offer that says one."""
+    if question.grid is None:
+        return None
+    found = carbon(rows, question.grid, next((c.offer.pue for c in costs if c.offer.pue is not None), None))
+    if found is None:
+        missing.append("CO2: no energy was measured (docs/telemetry.md), and none is guessed")
+    return found
 
 
 def _energy(rows: Sequence[Row]) -> str:

@@ -103,7 +103,8 @@ def predict(cell: Cell, model: LocalModel | None, memory: DeviceMemory, isa: tup
     options = backend.options
     parts = footprint.tensors(model.folder)
     raw = footprint.config(model.folder)
-    stored = footprint.weights(parts, engine, backend.variant.weight_format, backend.variant.group_size)
+    high_bits = 2 * footprint.HIGH_BITS if computes_in_f32(backend, isa) else footprint.HIGH_BITS
+    stored = footprint.weights(parts, engine, backend.variant.weight_format, backend.variant.group_size, high_bits)
     shape = footprint.kv_shape(model.folder, latent=engine == "vllm")
     precision = kv_precision(backend, isa)
     block = int(options.get("block_size") or BLOCK[engine if engine == "openvino" else f"vllm-{backend.device}"])
@@ -114,20 +115,18 @@ def predict(cell: Cell, model: LocalModel | None, memory: DeviceMemory, isa: tup
     demand = running * shape.sequence_bytes(mean, precision, block, forgets) if running else None
     batched = int(options.get("max_num_batched_tokens") or BATCHED_TOKENS[engine])
     activations = activation_bytes(raw, min(batched, longest), running or 1)
-    weights_bytes = stored.total_bytes
+    weights_bytes = resident_weights(stored, backend, isa)
     if engine == "openvino":
-        # The mapped file (the embedding is read from it), a packed copy for the kernels, and a second packing of the layers for other
-        # batch sizes: seen for a prompt of 40 tokens beside decoding, docs/memory.md.
-        weights_bytes += stored.total_bytes + stored.matrix_bytes
         pool = int(options.get("cache_size_gb", 2)) * GIB
-        rest = OPENVINO_PROCESS + OPENVINO_GRAPH + shape.layers * OPENVINO_LAYER.get(backend.variant.weight_format, OPENVINO_LAYER_16)
+        graph = OPENVINO_GRAPH + int(shape.layers * OPENVINO_LAYER.get(backend.variant.weight_format, OPENVINO_LAYER_16))
+        rest = OPENVINO_PROCESS + graph + footprint.kernel_bytes(shape.layers)
     elif backend.device == "cpu":
         pool, rest = int(options.get("kv_cache_gb", 2)) * GIB, VLLM_CPU_PROCESS
     else:
         weights_bytes //= int(options.get("tensor_parallel_size", 1))
         budget = float(options.get("gpu_memory_utilization", GPU_SHARE)) * (memory.total_bytes or 0)
         rest = VLLM_CUDA_PROCESS
-        pool = max(0, int(budget) - weights_bytes - int(rest) - activations)
+        pool = max(0, int(budget) - weights_bytes - rest - activations)
         if memory.total_bytes is None:
             pool = demand or shape.sequence_bytes(longest, precision, block, forgets)
     return Prediction(
@@ -137,9 +136,23 @@ def predict(cell: Cell, model: LocalModel | None, memory: DeviceMemory, isa: tup
         kv_demand_bytes=demand,
         kv_mean_bytes=shape.sequence_bytes(mean, precision, block, forgets),
         kv_longest_bytes=shape.sequence_bytes(longest, precision, block, forgets),
-        other_bytes=int(rest) + activations,
+        other_bytes=rest + activations,
         memory=memory,
     )
+
+
+def resident_weights(stored: footprint.Weights, backend: BackendSpec, isa: tuple[str, ...]) -> int:
+    """Bytes that the weights take in memory: engines keep copies in the order that their kernels read. Seen, docs/memory.md."""
+    if backend.engine == "openvino":
+        # The mapped file (the embedding is read from it), a packed copy, and a second packing of the layers for other batch sizes (seen for
+        # a prompt of 40 tokens beside decoding). Experts have no second one; 16-bit ones become two f32 copies where the CPU has no bf16.
+        plain = stored.total_bytes - stored.expert_bytes
+        wide = backend.variant.weight_format in ("bf16", "fp16", "as-is") and kv_precision(backend, isa) == "f32"
+        return 2 * plain + stored.matrix_bytes + stored.expert_bytes * (1 + (4 if wide else 1))
+    if backend.device == "cpu":
+        # vLLM packs embedding and head for its kernels and keeps them as they are; a tied head is packed once more.
+        return stored.total_bytes + stored.head_bytes + stored.embedding_bytes * (1 if stored.head_bytes else 2)
+    return stored.total_bytes
 
 
 def forecast(cell: Cell, model: LocalModel | None, isa: Sequence[str] = ()) -> Prediction | None:
@@ -160,8 +173,15 @@ def kv_precision(backend: BackendSpec, isa: tuple[str, ...]) -> str:
     asked = str(backend.options.get("kv_cache_dtype", "auto"))
     if asked != "auto":
         return asked
+    return "float32" if computes_in_f32(backend, isa) else str(backend.options.get("dtype", "bfloat16"))
+
+
+def computes_in_f32(backend: BackendSpec, isa: tuple[str, ...]) -> bool:
+    """Whether vLLM keeps weights and cache in float32: asked for, or bfloat16 where this CPU would emulate it (engines/vllm_cpu.py)."""
+    if backend.engine != "vllm":
+        return False
     dtype = str(backend.options.get("dtype", "bfloat16"))
-    return "float32" if dtype == "bfloat16" and backend.device == "cpu" and isa and "avx512f" not in isa else dtype
+    return dtype == "float32" or (dtype == "bfloat16" and backend.device == "cpu" and bool(isa) and "avx512f" not in isa)
 
 
 def request_tokens(workload: WorkloadSpec, context: int) -> tuple[int, int]:

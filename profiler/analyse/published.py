@@ -5,6 +5,7 @@ Point estimates without bounds: the source's requests are not known. Nothing her
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,7 @@ def published(rows: Sequence[Mapping[str, Any]], target: QosTarget) -> Published
         return None
     first = own[0]
     found = knee(own) if kind == "rate" else None
-    means = tuple(m for metric, limit in _limits(target) if (m := mean_limit(own, metric, limit)) is not None)
+    means = tuple(m for metric, limit in _limits(target, first.get("isl_mean")) if (m := mean_limit(own, metric, limit)) is not None)
     source = f"{first['import_tool']}, {first['import_source']}, {first['import_licence']}, date {first['import_date']}"
     return Published(kind, tuple(own), found, means, source, _to_measure(own, kind, found, means, target))
 
@@ -95,12 +96,14 @@ def mean_limit(rows: Sequence[Mapping[str, Any]], metric: str, limit_s: float) -
     return MeanLimit(metric, column, limit_s, keeps, None)
 
 
-def _limits(target: QosTarget) -> list[tuple[str, float]]:
-    """Each metric of the target with its tightest limit."""
+def _limits(target: QosTarget, isl: float | None) -> list[tuple[str, float]]:
+    """Each metric of the target with its tightest limit; one that grows with the prompt at the mean input length, where that is known."""
     found: dict[str, float] = {}
     for constraint in target.constraints:
         for limit in constraint.limits:
-            found[limit.metric] = min(limit.limit_s, found.get(limit.metric, limit.limit_s))
+            if limit.per_token_s and not isl:
+                continue
+            found[limit.metric] = min(limit.at(isl or 0.0), found.get(limit.metric, math.inf))
     return list(found.items())
 
 

@@ -29,6 +29,7 @@ class Served:
     e2e_sched_s: float | None
     done_ns: int | None = 0
     error_kind: str | None = None
+    prompt_tokens: int | None = None
 
 
 class Replica:
@@ -112,5 +113,5 @@ def replay(
         ttft, over = first[k] - t + law.overhead_s, last[k] - first[k]
         tpot = over / (osl - 1) if osl > 1 else None
         gap = max(worst[k], tpot) if tpot is not None else None
-        served.append(Served(ttft, tpot, gap, ttft + over))
+        served.append(Served(ttft, tpot, gap, ttft + over, prompt_tokens=lengths[k][0]))
     return served

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from profiler.analyse.capacity import REQUESTS, SEED, UNKNOWN_ERROR
 from profiler.analyse.fit import Answer, Candidate
 from profiler.analyse.percentiles import order_statistic
-from profiler.analyse.qos import METRICS
 from profiler.analyse.replicas import replay
 from profiler.units import format_duration
 
@@ -69,13 +68,19 @@ def _sentence(answer: Answer, workload: str, own: Sequence[Candidate], by_class:
         assert money is not None
         point, currency = money.points[0], money.offer.currency
         count = f"{best.capacity.replicas} replica{'s' if best.capacity.replicas != 1 else ''} in " if best.capacity else ""
+        begin = (
+            f"By imported means alone, which have no bounds, the cheapest for {qos} at"
+            if name == "imported"
+            else f"Cheapest that keeps {qos} at"
+        )
+        least = "at least " if name == "imported" else ""
         return (
-            f"Cheapest that keeps {qos} at {asked}: {best.name} on {best.row['device']}, {count}{money.offers_words} x {money.offer.name} "
-            f"({money.offer.basis}): {point.per_month:,.2f} {currency} a month, {point.per_1k_requests:.3g} {currency} per 1,000 requests ({name})."
+            f"{begin} {asked}: {best.name} on {best.row['device']}, {count}{money.offers_words} x {money.offer.name} "
+            f"({money.offer.basis}): {least}{point.per_month:,.2f} {currency} a month, {point.per_1k_requests:.3g} {currency} per 1,000 requests ({name})."
         )
     sized = [c for c in own if c.capacity is not None]
     if sized:
-        best = min(sized, key=lambda c: (c.capacity.replicas if c.capacity else 0, -(c.range.lower if c.range else 0)))
+        best = min(sized, key=lambda c: (c.capacity.replicas if c.capacity else 0, -(c.span.lower if c.span else 0)))
         assert best.capacity is not None
         n = best.capacity.replicas
         return f"Fewest replicas that keep {qos} at {asked}: {n} of {best.name} on {best.row['device']} ({best.provenance}); nothing is costed."
@@ -88,17 +93,17 @@ def _change(answer: Answer, own: Sequence[Candidate], by_class: Sequence[tuple[s
     """The smallest change that would make something cheaper fit."""
     options: list[tuple[float, str]] = []
     best = by_class[0][1][0] if by_class else None
-    if best is not None and best.capacity is not None and best.range is not None and best.demand is not None and best.demand.rate:
+    if best is not None and best.capacity is not None and best.span is not None and best.demand is not None and best.demand.rate:
         fewer = best.capacity.replicas - 1
         if fewer >= 1:
-            most = fewer * best.range.lower / best.demand.peak
+            most = fewer * best.span.lower / best.demand.peak
             less = 1 - most / best.demand.rate
             if less > 0:
                 text = f"{best.name}: one replica less would do for {most:.3g} requests/s ({less:.0%} less demand)"
                 options.append((less, f"{text}, or with a λ* of {best.demand.rate * best.demand.peak / fewer:.3g}/s"))
     dearest = best.cheapest.points[0].per_month if best is not None and best.cheapest is not None else None
     for c in own:
-        if c is best or c.range is not None:
+        if c is best or c.span is not None:
             continue
         offers = answer.question.prices.of_device(str(c.row["device"])) if c.row["device"] else []
         cheaper = dearest is None or any((o.price_per_hour or 1e18) * 730 < dearest for o in offers)
@@ -127,10 +132,12 @@ def relaxation(candidate: Candidate) -> tuple[float, str] | None:
         if c.kind != "percentile":
             continue
         limit = c.limits[0]
-        values = [value for r in served if (value := METRICS[limit.metric][1](r)) is not None]
+        values = [value for r in served if (value := limit.value(r)) is not None]
         seen = order_statistic(values, c.share)
         if seen is not None and seen > limit.limit_s:
-            texts.append(f"{str(c).partition('<')[0]}<={format_duration(seen)}")
+            texts.append(
+                f"{str(c).partition('<')[0]}<={format_duration(seen)}{'+' + format_duration(limit.per_token_s) + '*isl' if limit.per_token_s else ''}"
+            )
             change = max(change, seen / limit.limit_s - 1)
     return (change, f"{', '.join(texts)} (+{change:.0%}, predicted for one replica)") if texts else None
 

@@ -94,6 +94,8 @@ def _screened(documents: Sequence[Mapping[str, Any]], aside: int) -> Together:
 
 def _constraint(verdicts: Sequence[Sequence[Mapping[str, Any]]], number: int, of: int, alpha: float) -> TogetherConstraint:
     each = [[verdict["constraints"][number] for verdict in found] for found in verdicts]
+    if each[0][0].get("kind") in ("floor", "makespan"):
+        return _floor(each, alpha / of, alpha)
     starts = [
         StartShare(sum(c["misses"] for c in found), sum(c["n"] for c in found), sum(float(c.get("independent") or c["n"]) for c in found))
         for found in each
@@ -109,6 +111,24 @@ def _constraint(verdicts: Sequence[Sequence[Mapping[str, Any]]], number: int, of
         needed = max(needed, DECIDING)
     n, worth = sum(start.n for start in starts), sum(start.independent for start in starts)
     return TogetherConstraint(each[0][0]["text"], result, allowed, fmean(shares), lower, upper, n, worth, shares, needed)
+
+
+def _floor(each: Sequence[Sequence[Mapping[str, Any]]], alpha_fail: float, alpha_fit: float) -> TogetherConstraint:
+    """A condition on whole runs: Student's t over the starts' mean scores, whose logarithms are nearer to normal. Shares are of starts that fall short."""
+    from scipy.special import stdtrit
+
+    scores = [fmean(float(c.get("score") or 0.0) for c in found) for found in each]
+    short = tuple(float(score < 1) for score in scores)
+    n, text, result = sum(c["n"] for found in each for c in found), str(each[0][0]["text"]), "UNDECIDED"
+    if min(scores) <= 0:
+        result = "FAILS" if max(scores) < 1 else "UNDECIDED"
+    elif len(scores) >= DECIDING:
+        logs = [math.log(score) for score in scores]
+        error = stdev(logs) / math.sqrt(len(logs))
+        lower, upper = (fmean(logs) + sign * float(stdtrit(len(logs) - 1, 1 - a)) * error for sign, a in ((-1, alpha_fit), (1, alpha_fail)))
+        result = "FITS" if lower >= 0 else "FAILS" if upper < 0 else "UNDECIDED"
+    ends = {"FITS": (0.0, 0.0), "FAILS": (1.0, 1.0)}.get(result, (0.0, 1.0))
+    return TogetherConstraint(text, result, 0.0, fmean(short), *ends, n, float(len(scores)), short)  # type: ignore[arg-type]
 
 
 def _backlog_grows(verdicts: Sequence[Mapping[str, Any]], alpha: float) -> bool:
@@ -133,7 +153,7 @@ def _overall(constraints: Sequence[TogetherConstraint], starts: int, growing: bo
         return "UNDECIDED", "; ".join(_open(c, starts) for c in open_)
     if growing:
         return "UNDECIDED", f"limits are kept, but over {starts} starts the backlog grows: a longer run decides"
-    worst = max(c.miss_hi / c.allowed_share for c in constraints)
+    worst = max((c.miss_hi / c.allowed_share for c in constraints if c.allowed_share), default=0.0)
     return (
         "FITS",
         f"every limit is kept over {starts} engine starts with {confidence:.0%} confidence (at most {worst:.0%} of the misses allowed)",

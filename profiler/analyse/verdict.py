@@ -15,8 +15,9 @@ from typing import Any
 
 from profiler.analyse.backlog import Backlog, backlog, is_constant
 from profiler.analyse.bounds import EXACT, Bounds
+from profiler.analyse.floors import score
 from profiler.analyse.percentiles import ALPHA, needed_for_fail, needed_for_fit, order_statistic
-from profiler.analyse.qos import METRICS, Constraint, QosTarget, answered
+from profiler.analyse.qos import FLOORS, METRICS, Constraint, QosTarget, answered
 from profiler.records import DriveResult, LoadKind, RequestRecord, Result, Validity
 from profiler.units import format_duration
 
@@ -42,6 +43,11 @@ class ConstraintVerdict:
     independent: float | None = None  # how many independent requests tell as much as the n: neighbours share queue and batch
     needed_n: int | None = None  # requests that would decide it if the misses went on at their rate
     decide: str = ""  # what would decide it, empty when decided
+    observed: float | None = None  # of a floor or a makespan: tokens/s, requests/s, s
+    unit: str | None = None
+    score: float | None = None  # 1 and more keeps it; its bounds
+    score_lo: float | None = None
+    score_hi: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,13 +85,14 @@ def judge(
     no FITS, an invalid one proves nothing.
     """
     cohort = [request for request in requests if request.in_window]
-    constraints = constraint_verdicts(target, cohort, bounds)
+    constraints = constraint_verdicts(target, cohort, bounds, (requests, drive))
     queue = backlog(requests, drive, load) if load_kind == "rate" and is_constant(arrivals) else None
     result, reason = _overall(constraints, queue, validity)
     notes = ["conditional on one engine start: each start counts as one, and starts differ more than requests do"]
     notes.append(
         "requests are resampled in blocks, as they come in bursts" if bounds.blocks else "requests of the run are taken as independent"
     )
+    notes += together_words(target, cohort)
     if bounds.looks > 1:
         notes.append(
             f"the run might have ended at any of {bounds.looks} looks: each bound spends {bounds.level():.0%}, all of them {ALPHA:.0%}"
@@ -101,9 +108,60 @@ def judge(
     return Verdict(result, reason, load_statement(load_kind, load, arrivals), str(target), constraints, 1 - ALPHA, 1, tuple(notes), queue)
 
 
-def constraint_verdicts(target: QosTarget, cohort: Sequence[RequestRecord], bounds: Bounds) -> tuple[ConstraintVerdict, ...]:
-    """Each constraint on its own, in the target's order."""
-    return tuple(_constraint(c, cohort, len(target.constraints), bounds) for c in target.constraints)
+def constraint_verdicts(
+    target: QosTarget, cohort: Sequence[RequestRecord], bounds: Bounds, run: tuple[Sequence[RequestRecord], DriveResult] | None = None
+) -> tuple[ConstraintVerdict, ...]:
+    """Each constraint on its own, in the target's order. `run`: all its requests and its window; without them a floor is UNDECIDED."""
+    of = len(target.constraints)
+    return tuple(_constraint(c, cohort, of, bounds) if c.floor is None else _floor(c, cohort, of, bounds, run) for c in target.constraints)
+
+
+def together_words(target: QosTarget, cohort: Sequence[RequestRecord]) -> list[str]:
+    """Attainment both ways, where they can differ: each limit of its own, and all of them by the same request. The target's own way decides."""
+    limits = list(dict.fromkeys(limit for c in target.constraints for limit in c.limits))
+    if len(limits) < 2 or not cohort:
+        return []
+    n = len(cohort)
+    each = ", ".join(f"{limit} {sum(answered(r) and limit.kept_by(r) for r in cohort) / n:.1%}" for limit in limits)
+    joint = sum(answered(r) and all(limit.kept_by(r) for limit in limits) for r in cohort) / n
+    kinds = {c.kind for c in target.constraints if c.limits}
+    decides = (
+        "each limit of its own"
+        if kinds == {"percentile"}
+        else "all of them by the same request"
+        if kinds == {"joint"}
+        else "as each is written"
+    )
+    return [f"kept by: {each}; all of them by the same request {joint:.1%}. The target asks it of {decides}"]
+
+
+def _floor(
+    constraint: Constraint,
+    cohort: Sequence[RequestRecord],
+    of: int,
+    bounds: Bounds,
+    run: tuple[Sequence[RequestRecord], DriveResult] | None,
+) -> ConstraintVerdict:
+    assert constraint.floor is not None
+    unit = FLOORS.get(constraint.floor.metric, "s")
+    if run is None:
+        return ConstraintVerdict(
+            str(constraint), constraint.kind, "UNDECIDED", len(cohort), 0, 0.0, None, 0.0, 1.0, decide="the run's end", unit=unit
+        )
+    level = bounds.level()
+    found = score(constraint.floor, *run, level / of, level)
+    result: Result = "UNDECIDED"
+    if found.lo is not None and found.lo >= 1:
+        result = "FITS"
+    elif found.hi is not None and found.hi < 1:
+        result = "FAILS"
+    decide = "" if result != "UNDECIDED" else found.reason or "a longer window: it lies within the bounds of the rate"
+    short = result == "FAILS"
+    return ConstraintVerdict(
+        str(constraint), constraint.kind, result, len(cohort), len(cohort) if short else 0, 0.0, 1.0 if short else 0.0,
+        1.0 if short else 0.0, 0.0 if result == "FITS" else 1.0, decide=decide, observed=found.observed, unit=unit,
+        score=found.score, score_lo=found.lo, score_hi=found.hi, margin=found.score - 1 if found.score is not None else None,
+    )  # fmt: skip
 
 
 def load_statement(load_kind: LoadKind, load: float, arrivals: str = "poisson") -> str:
@@ -146,19 +204,18 @@ def _independent(constraint: Constraint, cohort: Sequence[RequestRecord], missed
 
     series: list[list[float]] = [[float(miss) for miss in missed]]
     for limit in constraint.limits:
-        _, read, _ = METRICS[limit.metric]
-        values = (read(r) if answered(r) else math.inf for r in cohort)
+        values = (limit.value(r) if answered(r) else math.inf for r in cohort)
         series.append([math.inf if value is None else value for value in values])
     return min(memory(values).independent for values in series)
 
 
-def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int, bounds: Bounds) -> dict[str, float | None]:
+def _observed(constraint: Constraint, cohort: Sequence[RequestRecord], of: int, bounds: Bounds) -> dict[str, Any]:
     """The percentile that a limit is put on, with the bounds that match those of the shares."""
     if constraint.kind != "percentile":
         return {}
     limit = constraint.limits[0]
-    _, read, vacuous = METRICS[limit.metric]
-    values = [(read(r) if answered(r) else math.inf) for r in cohort]
+    vacuous = METRICS[limit.metric][2]
+    values = [(limit.value(r) if answered(r) else math.inf) for r in cohort]
     known = [math.inf if value is None else value for value in values if value is not None or not vacuous]
     observed = order_statistic(known, constraint.share)
     lo, hi = bounds.quantile(known, constraint.share, ALPHA / of, ALPHA)
@@ -210,6 +267,9 @@ def _overall(constraints: Sequence[ConstraintVerdict], queue: Backlog | None, va
 
 
 def _failure(c: ConstraintVerdict) -> str:
+    if c.score is not None:
+        seen = f"{format_duration(c.observed)}" if c.unit == "s" else f"{c.observed or 0:.4g} {c.unit}"
+        return f"{c.text}: {seen if c.observed is not None else 'the job did not end'}, {c.score:.0%} of what is asked (at most {c.score_hi or 0:.0%})"
     seen = f"{format_duration(c.observed_s)}, " if c.observed_s is not None else ""
     return f"{c.text}: {seen}{c.misses} of {c.n} miss where {_percent(c.allowed_share)} may (proven above {_percent(c.miss_lo)})"
 

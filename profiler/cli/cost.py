@@ -7,11 +7,14 @@ from typing import Any
 
 import click
 
+from profiler.cli import complete
 from profiler.cli.planning import ask, fleet_options, options, show
 
 
 @click.command("cost")
-@click.option("--qos", required=True, help='The target that the fleet keeps, e.g. "ttft_p95<=1s, tpot_p95<=100ms".')
+@click.option(
+    "--qos", required=True, shell_complete=complete.presets, help='The target that the fleet keeps, e.g. "ttft_p95<=1s, tpot_p95<=100ms".'
+)
 @click.option("--demand", "demand_text", default=None, help="As of `profile fit`.  [default: what one replica carries at λ*]")
 @fleet_options
 @options

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
+from profiler.cli import complete
 from profiler.errors import UnknownNameError
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 
 
 @click.group("engines")
@@ -13,9 +18,10 @@ def command() -> None:
 
 
 @command.command("install")
-@click.argument("engine")
+@click.argument("engine", shell_complete=complete.engines)
+@_as_json
 @click.option("--pip-args", multiple=True, metavar="ARGS", help="Passed to every pip run, e.g. --pip-args='--index-url https://…'.")
-def install(engine: str, pip_args: tuple[str, ...]) -> None:
+def install(engine: str, as_json: bool, pip_args: tuple[str, ...]) -> None:
     """Build ENGINE's environments, with progress; does nothing when they are there.
 
     An environment is keyed by the hash of its pins. `openvino` has two: one that runs models, one that exports them. `vllm` is `vllm-cuda`
@@ -26,14 +32,20 @@ def install(engine: str, pip_args: tuple[str, ...]) -> None:
     names = environments_of(engine)
     if not names:
         raise UnknownNameError("engine with an environment of its own", engine, environments.ENVIRONMENTS)
+    found = {}
     for name in names:
         built = environments.ensure(environments.ENVIRONMENTS[name], lambda line: click.echo(line, err=True), split_pip_args(pip_args))
-        click.echo(f"{name}: {built.python}")
+        found[name] = str(built.python)
+        if not as_json:
+            click.echo(f"{name}: {built.python}")
+    if as_json:
+        click.echo(json.dumps([{"environment": name, "python": python} for name, python in found.items()], indent=2))
 
 
 @command.command("remove")
-@click.argument("engine")
-def remove(engine: str) -> None:
+@click.argument("engine", shell_complete=complete.engines)
+@_as_json
+def remove(engine: str, as_json: bool) -> None:
     """Delete ENGINE's environments from the cache; the next use builds them again."""
     import shutil
 
@@ -42,15 +54,20 @@ def remove(engine: str) -> None:
     names = [name for name in environments.ENVIRONMENTS if name == engine or name.startswith(f"{engine}-")]
     if not names:
         raise UnknownNameError("engine with an environment of its own", engine, environments.ENVIRONMENTS)
+    done = {}
     for name in names:
         found = environments.installed(environments.ENVIRONMENTS[name])
         if found is None:
-            click.echo(f"{name}: not installed")
+            done[name] = "not installed"
         elif environments.cache_root() not in found.python.parents:
-            click.echo(f"{name}: {found.python} is yours (named by an environment variable), not removed")
+            done[name] = f"{found.python} is yours (named by an environment variable), not removed"
         else:
             shutil.rmtree(found.python.parents[1])
-            click.echo(f"{name}: removed")
+            done[name] = "removed"
+        if not as_json:
+            click.echo(f"{name}: {done[name]}")
+    if as_json:
+        click.echo(json.dumps([{"environment": name, "result": result} for name, result in done.items()], indent=2))
 
 
 def environments_of(engine: str) -> list[str]:

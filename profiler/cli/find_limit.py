@@ -30,9 +30,9 @@ def find_limit(spec: SweepSpec, results: Path, out: Path | None, flags: dict[str
     """Search, print, report. Exit code 0; 1 when no search came to anything."""
     from profiler import plan as planning
     from profiler.analyse import qos
+    from profiler.analyse.recover import open_store
     from profiler.cli.progress import Progress
     from profiler.engines import registry
-    from profiler.store.store import Store
 
     backends, workloads = planning.parts(spec)
     for workload in workloads:
@@ -47,7 +47,7 @@ def find_limit(spec: SweepSpec, results: Path, out: Path | None, flags: dict[str
     if flags["dry_run"]:
         _dry_run(spec, backends, workloads)
         return 0
-    store, progress = Store(results), Progress(0)
+    store, progress = open_store(results), Progress(0)
     began_s = time.monotonic()
     found, cells = _search(spec, backends, workloads, store, progress, flags)
     _show(found, time.monotonic() - began_s, as_json=flags["as_json"])

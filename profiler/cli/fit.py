@@ -7,11 +7,17 @@ from typing import Any
 
 import click
 
+from profiler.cli import complete
 from profiler.cli.planning import ask, fleet_options, options, show
 
 
 @click.command("fit")
-@click.option("--qos", required=True, help='The target, e.g. "ttft_p95<=1s, tpot_p95<=100ms", or a preset such as chat.')
+@click.option(
+    "--qos",
+    required=True,
+    shell_complete=complete.presets,
+    help='The target, e.g. "ttft_p95<=1s, tpot_p95<=100ms", or a preset such as chat.',
+)
 @click.option("--demand", "demand_text", default=None, help="0.5rps, 30tps (output tokens/s), 200users:30s (with their pause), trace:FILE.")
 @fleet_options
 @options

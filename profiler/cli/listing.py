@@ -9,7 +9,7 @@ import click
 
 from profiler.errors import ProfilerError
 
-KINDS = ("backends", "workloads", "models", "engines")
+KINDS = ("backends", "workloads", "models", "engines", "qos")
 
 
 @click.command("list")
@@ -22,9 +22,10 @@ def command(kind: str, as_json: bool) -> None:
     profile list backends    engine + device + precision; says which run on this machine and why others do not
     profile list workloads   lengths, prompts and where they come from
     profile list models      the built-in catalogue (a folder or a hub id works as well)
+    profile list qos         named QoS targets, and where their figures come from
     profile list engines     the software that runs models, and whether its environment is built
     """
-    rows = {"backends": _backends, "workloads": _workloads, "models": _models, "engines": _engines}[kind]()
+    rows = {"backends": _backends, "workloads": _workloads, "models": _models, "engines": _engines, "qos": _targets}[kind]()
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:
@@ -53,6 +54,12 @@ def _workloads() -> list[dict[str, Any]]:
 
     workloads = [catalog.workload(name) for name in catalog.workload_names()]
     return [{"name": w.name, "version": w.version, "summary": w.summary, "qos": w.qos or "—", "source": w.source} for w in workloads]
+
+
+def _targets() -> list[dict[str, Any]]:
+    from profiler.analyse.qos import PRESETS
+
+    return [{"name": name, "target": preset.text, "for": preset.use, "source": preset.source} for name, preset in PRESETS.items()]
 
 
 def _models() -> list[dict[str, Any]]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from profiler import __version__
+from profiler.cli.exit_codes import ExitCode
 from profiler.errors import ProfilerError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # name -> (module, one-line help). The help stands here so that listing the commands imports none of them.
 COMMANDS = {
@@ -18,6 +22,7 @@ COMMANDS = {
     "fit": ("profiler.cli.fit", "Say what keeps a QoS target, how far, how many a demand needs, and what that costs."),
     "plan": ("profiler.cli.plan", "Plan a fleet for a demand with its daily shape (demand.toml)."),
     "cost": ("profiler.cli.cost", "Show the money in full: offers, bases, break-even, sensitivity."),
+    "compare": ("profiler.cli.compare", "Say whether new runs are worse than others, by rules, with exit codes for CI."),
     "list": ("profiler.cli.listing", "List backends, workloads, models or engines."),
     "engines": ("profiler.cli.engines", "Build or remove the engines' own Python environments."),
     "doctor": ("profiler.cli.doctor", "Say what this machine can run and measure, and what is missing."),
@@ -25,9 +30,9 @@ COMMANDS = {
     "selftest": ("profiler.cli.selftest", "Verify this program on this machine and write a record of it."),
     "bundle": ("profiler.cli.bundle", "Pack what a machine without internet needs into one archive, or install it there."),
     "results": ("profiler.cli.results", "List, show and query stored runs."),
+    "explain": ("profiler.cli.explain", "Print the definition of a metric, a column or a word."),
+    "completion": ("profiler.cli.completion", "Print the completion script of bash, zsh or fish."),
 }
-
-EXIT_INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
 
 
 class LazyGroup(click.Group):
@@ -41,6 +46,14 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """From the table alone, so that completing a command imports none of them."""
+        from click.shell_completion import CompletionItem
+
+        if not incomplete.startswith("-"):
+            return [CompletionItem(name, help=text) for name, (_, text) in COMMANDS.items() if name.startswith(incomplete)]
+        return super().shell_complete(ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -67,7 +80,10 @@ def cli(ctx: click.Context, debug: bool) -> None:
       profile sweep         the quickstart: one model, three precisions, two workloads, a report
       profile list backends what can be compared
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a QoS target not met (with --fail-on-qos), 130 interrupted.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a QoS target not met (with --fail-on-qos), 130 interrupted:
+    docs/exit-codes.md.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a QoS target not met (with --fail-on-qos),
+    4 a regression proven and 5 inconclusive (compare --fail-if), 130 interrupted.
     """
     ctx.ensure_object(dict)
     ctx.obj["debug"] = debug
@@ -86,7 +102,7 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; what was finished is kept", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(ExitCode.INTERRUPTED)
     except ProfilerError as error:
         if debug:
             raise

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from profiler.cli.progress import Progress
     from profiler.engines.protocol import Engine
     from profiler.plan import Cell, Start
-    from profiler.records import LocalModel, Variant
+    from profiler.records import LocalModel, RequestRecord, Variant
     from profiler.run.start import Outcome, Watch
     from profiler.spec import BackendSpec
     from profiler.store.draft import RunDraft
@@ -80,8 +81,13 @@ def keep_each(
     judged: Callable[[Outcome], dict[str, Any]],
     settled: Callable[[Outcome], Outcome] = lambda outcome: outcome,
 ) -> Iterator[dict[str, Any]]:
-    """Keep each outcome as it comes, in a draft made when its cell began; drafts of cells that never ended are given up."""
+    """Keep each outcome as it comes, in a draft made when its cell began. What a failed cell had measured is kept with it.
+
+    Drafts of cells that never ended (Ctrl-C, a disk that is full) stay as journals, if their load had begun; see analyse/recover.py.
+    """
+    from profiler.analyse import recover
     from profiler.cli.sweep_show import summary
+    from profiler.run.journal import has_spool
     from profiler.run.start import Watch
 
     drafts: dict[str, RunDraft] = {}
@@ -90,13 +96,32 @@ def keep_each(
         drafts[cell.cell_id] = store.draft()
         return drafts[cell.cell_id].folder
 
-    with closing(outcomes_of(new_folder, Watch(progress.working, progress.cell_started, progress.cell_progress))) as outcomes:
+    def began(outcome: Outcome) -> None:
+        recover.begin(outcome.folder, judged(outcome))
+
+    watch = Watch(progress.working, progress.cell_started, progress.cell_progress, began)
+    with closing(outcomes_of(new_folder, watch)) as outcomes:
         try:
             for outcome in map(settled, outcomes):
-                run = judged(outcome)
-                drafts.pop(outcome.cell.cell_id).commit(run, outcome.measured.requests if outcome.measured else ())
+                run, requests = _told(outcome, judged(outcome))
+                drafts[outcome.cell.cell_id].commit(run, requests)
+                del drafts[outcome.cell.cell_id]
                 progress.cell_done(outcome.cell, summary(run), failed=outcome.failure is not None)
                 yield run
         finally:
             for draft in drafts.values():
-                draft.discard()
+                draft.leave() if has_spool(draft.folder) else draft.discard()
+
+
+def _told(outcome: Outcome, run: dict[str, Any]) -> tuple[dict[str, Any], Sequence[RequestRecord]]:
+    """run.json and the requests of a cell. Of a failed one those that had ended before it failed, as its journal has them."""
+    from profiler.analyse.recover import broken_off
+    from profiler.run.journal import salvage
+
+    if outcome.measured is not None:
+        return run, outcome.measured.requests
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no journal, or one that tells nothing: the failure is told all the same
+        left = salvage(outcome.folder)
+        if left is not None:
+            return broken_off(run, left, "failed", outcome.failure or "failed"), left.requests
+    return run, ()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from profiler.cli.planning import ask, options, show
+
+if TYPE_CHECKING:
+    from profiler.analyse.demand import Plan
 
 
 @click.command("plan")
@@ -24,5 +27,34 @@ def command(file: Path, qos: str | None, results: Path, out: Path | None, as_jso
     target = qos or plan.qos
     if target is None:
         raise SpecError(f"{file}: demand.qos: missing", hint='add qos = "ttft_p95<=1s, tpot_p95<=100ms", or give --qos')
+    if plan.mix:
+        _mixed(plan, target, results, as_json, **asked)
+        return
     asked["workload"] = asked["workload"] or plan.workload
     show(ask(results, target, plan, None, **asked), money.fit, as_json, out, results)
+
+
+def _mixed(plan: Plan, target: str, results: Path, as_json: bool, **asked: Any) -> None:
+    """The cheapest fleet for several workloads at once, from the answer for each of them."""
+    import json
+    from dataclasses import asdict
+
+    from profiler.analyse import mix
+    from profiler.analyse.demand import Demand
+
+    if asked.pop("lengths", None) is not None:
+        raise click.UsageError("--lengths is of one workload: leave it out with a mix")
+    asked.pop("workload")
+    answers = [
+        ask(results, share.qos or target, None, Demand(f"{share.rate:g}rps", rate=share.rate), workload=share.workload, **asked)
+        for share in plan.mix
+    ]
+    kinds = mix.kinds([answer.candidates for answer in answers])
+    made = mix.cheapest(kinds, [share.rate for share in plan.mix])
+    names, currency = [share.workload for share in plan.mix], answers[0].question.prices.currency
+    if as_json:
+        whole = {"provenance_class": "predicted", "workloads": names, "currency": currency, "kinds": [asdict(kind) for kind in kinds]}
+        click.echo(json.dumps(whole | ({"reason": made} if isinstance(made, str) else asdict(made)), indent=2, ensure_ascii=False))
+        return
+    for line in mix.words(made, names, currency):
+        click.echo(line)

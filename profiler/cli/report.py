@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
+from profiler.cli import complete
+from profiler.cli.results_folder import RESULTS
+
 
 @click.command("report")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder.")
+@click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Where the report goes.  [default: RESULTS/report.html]")
-@click.option("--sweep", "sweep_id", default=None, help="Only this sweep (an id from `profile results ls`).  [default: the newest]")
-def command(results: Path, out: Path | None, sweep_id: str | None) -> None:
+@click.option(
+    "--sweep",
+    "sweep_id",
+    default=None,
+    shell_complete=complete.sweeps,
+    help="Only this sweep (an id from `profile results ls`).  [default: the newest]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def command(results: Path, out: Path | None, sweep_id: str | None, as_json: bool) -> None:
     """Make one self-contained HTML file: opens offline, loads nothing from the network."""
+    from profiler.analyse.recover import open_store
     from profiler.report import html
     from profiler.report.selection import select
-    from profiler.store.store import Store
 
-    store = Store(results)
-    written = html.write(select(store, sweep_id), out or results / "report.html")
+    store = open_store(results)
+    selection = select(store, sweep_id)
+    written = html.write(selection, out or results / "report.html")
     for warning in store.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(str(written))
+    if as_json:
+        plain = {"report": str(written), "sweep_id": selection.sweep_id, "runs": len(selection.rows), "warnings": store.warnings}
+        click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+    else:
+        click.echo(str(written))

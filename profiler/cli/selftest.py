@@ -7,14 +7,21 @@ from pathlib import Path
 
 import click
 
+from profiler.cli import complete
+
 COLOURS = {"passed": "green", "failed": "red", "not run": "yellow"}
 
 
 @click.command("selftest")
 @click.option(
-    "--engine", "engines", multiple=True, metavar="NAME", help="Only this engine (null, openvino, vllm), built if need be; repeat."
+    "--engine",
+    "engines",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete.engines,
+    help="Only this engine (null, openvino, vllm), built if need be; repeat.",
 )
-@click.option("--model", default="smollm2-135m-instruct", show_default=True, help="What the engines serve.")
+@click.option("--model", shell_complete=complete.models, default="smollm2-135m-instruct", show_default=True, help="What the engines serve.")
 @click.option("--quick", is_flag=True, help="Shorter windows and fewer loads: minutes instead of ten, more with a slow engine.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The record.  [default: verification-MACHINE-DATE.json]")
 @click.option("--pip-args", multiple=True, metavar="ARGS", help="Passed to pip when an engine environment is built.")

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from profiler.cli import complete
+from profiler.cli.exit_codes import ExitCode
+from profiler.cli.results_folder import RESULTS
 from profiler.errors import ProfilerError
 
 if TYPE_CHECKING:
@@ -20,15 +23,21 @@ if TYPE_CHECKING:
     from profiler.report.selection import Selection
     from profiler.store.store import Store
 
-EXIT_QOS_NOT_MET = 3
-
 
 @click.command("sweep")
 @click.argument("spec_file", required=False, metavar="[SPEC.toml]")
-@click.option("--model", help="Hub id, folder, catalogue name or synthetic:NAME. With --url: the name the endpoint serves.")
-@click.option("--backend", "backends", multiple=True, help="Backend name or TOML file; repeat to compare.")
+@click.option(
+    "--model",
+    shell_complete=complete.models,
+    help="Hub id, folder, catalogue name or synthetic:NAME. With --url: the name the endpoint serves.",
+)
+@click.option(
+    "--backend", "backends", multiple=True, shell_complete=complete.backends, help="Backend name or TOML file; repeat to compare."
+)
 @click.option("--co-run", metavar="A,B", help="Backends to measure at once on this machine: each alone and all together.")
-@click.option("--workload", "workloads", multiple=True, help="Workload name or TOML file; repeat for several.")
+@click.option(
+    "--workload", "workloads", multiple=True, shell_complete=complete.workloads, help="Workload name or TOML file; repeat for several."
+)
 @click.option("--concurrency", metavar="N,N,…|auto", help="Closed loop: that many users, each waits for its answer.")
 @click.option("--rate", "rates", metavar="R,R,…", help="Open loop: requests arrive at R per second, whatever the server does.")
 @click.option(
@@ -36,7 +45,7 @@ EXIT_QOS_NOT_MET = 3
 )
 @click.option("--think", metavar="TIME", help="Closed loop: pause between an answer and the next request, 2s or exponential:2s.")
 @click.option("--trace", metavar="FILE", help="Replay FILE (Azure, BurstGPT, Mooncake, own JSONL) in place of a trace workload's file.")
-@click.option("--qos", help='QoS target, e.g. "ttft_p95<=1s, tpot_p95<=80ms".')
+@click.option("--qos", shell_complete=complete.presets, help='QoS target, e.g. "ttft_p95<=1s, tpot_p95<=80ms".')
 @click.option("--url", help="Measure an OpenAI-compatible endpoint that already runs (its /v1 URL) instead of a backend.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder with the model's tokenizer.json (for --url).")
 @click.option("--endpoint", "endpoint_kind", type=click.Choice(["completions", "chat"]), help="Which endpoint to send to.")
@@ -56,7 +65,7 @@ EXIT_QOS_NOT_MET = 3
 @click.option("--rung", metavar="SHARE", help="With --find-limit: how well the limit has to be known, either side.  [default: 5%]")
 @click.option("--seed", type=int, help="Seed of prompts, arrivals and the order of cells.")
 @click.option("--client-cpus", metavar="N,N,…", help="Pin the load client to these cores. Keep the engine off them.")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder.")
+@click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Where the report goes.  [default: RESULTS/report.html]")
 @click.option("--again", is_flag=True, help="Measure cells that are already in the store once more.")
 @click.option("--pip-args", multiple=True, metavar="ARGS", help="Passed to pip when an engine environment is built.")
@@ -91,12 +100,12 @@ def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any
         sweep_show.dry_run(plan, as_json=flags["as_json"])
         return 0
 
+    from profiler.analyse.recover import open_store
     from profiler.cli.progress import Progress
     from profiler.report import html
     from profiler.report.selection import of_cells
-    from profiler.store.store import Store
 
-    store = Store(results)
+    store = open_store(results)
     if flags["again"]:
         plan = planning.make(spec, first_repeat=store.next_repeat(plan.cell_ids))
     progress = Progress(len(plan.cells))
@@ -210,4 +219,4 @@ def exit_code(selection: Selection, progress: Progress, fail_on_qos: bool) -> in
     """0; 1 when every cell failed; 3 with --fail-on-qos when a target is not proven to be met."""
     if progress.failed and progress.failed == progress.done:
         return 1
-    return EXIT_QOS_NOT_MET if fail_on_qos and any(row["qos_result"] != "FITS" for row in selection.rows) else 0
+    return ExitCode.NOT_PROVEN if fail_on_qos and any(row["qos_result"] != "FITS" for row in selection.rows) else 0

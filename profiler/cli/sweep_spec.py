@@ -43,6 +43,10 @@ def _is_own_sweep(given: Mapping[str, Any]) -> bool:
 
 def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: flags[key] for key in _PLAIN if flags.get(key) is not None}
+    if str(given.get("qos", "")).endswith(".toml"):
+        from profiler.analyse.qos import load
+
+        given["qos"] = str(load(given["qos"]))
     if flags.get("co_run") is not None:
         given["co_run"] = [name.strip() for name in flags["co_run"].split(",")]
     for key in ("backends", "workloads"):

@@ -21,6 +21,8 @@ KNOWN = {
     "itl_ms": options.number(0),
     "tokens_per_chunk": options.integer(1),
     "capacity": options.integer(1),
+    "scale_cv": options.number(0),  # between starts: all times of one start are multiplied by one lognormal draw of mean 1
+    "seed": options.integer(0),  # of that draw; left out: another one at each start, /metrics and the log have the factor
     "record": options.text,  # a file: what was sent when
     "port": options.integer(1),
 }

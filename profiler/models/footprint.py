@@ -42,6 +42,7 @@ KV_BYTES = {
     "fp8_e4m3": 1.0,
     "fp8_e5m2": 1.0,
 }
+HIGH_BITS = 16.0  # of a weight that is not quantized
 # Of the matrices of a model these are looked up or project to the vocabulary; weight compression treats them apart (see `Format`).
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings")
 HEADS = ("lm_head", "embed_out", "output.weight")
@@ -63,7 +64,9 @@ class Tensor:
 
     @property
     def role(self) -> str:
-        """embedding | head | matrix | small (norms, biases, rotary tables, routers' corrections)."""
+        """embedding | head | expert (of a mixture, its biases too) | matrix | small (norms, biases, rotary tables, routers' corrections)."""
+        if ".experts." in self.name:
+            return "expert"
         if len(self.shape) < 2:
             return "small"
         if any(part in self.name for part in EMBEDDINGS):
@@ -79,7 +82,6 @@ class Format:
     scale_bytes: float = 0.0  # per output channel, or per group if there are groups; zero point included
     group_size: int | None = None
     embedding: Format | None = None
-    small_bits: float = 16
 
 
 # nncf 3.4, `compress_weights`: int8 is asymmetric per output channel (u8, f16 scale, u8 zero point), embeddings too; int4 is asymmetric per
@@ -87,18 +89,18 @@ class Format:
 _NNCF8 = Format(8, 3)
 # compressed-tensors (llm-compressor presets): W8A8 int8 with a 16-bit scale per output channel; W4A16 symmetric, a 16-bit scale per group;
 # fp8 a 16-bit scale per channel. lm_head is ignored and embeddings are no Linear: both stay in 16 bits.
-_HIGH = Format(16)
+_HIGH = Format(HIGH_BITS)
 FORMATS: dict[tuple[str, str], Format] = {
-    ("openvino", "fp16"): Format(16),
-    ("openvino", "bf16"): Format(16),
-    ("openvino", "as-is"): Format(16),
+    ("openvino", "fp16"): Format(HIGH_BITS),
+    ("openvino", "bf16"): Format(HIGH_BITS),
+    ("openvino", "as-is"): Format(HIGH_BITS),
     ("openvino", "int8"): _NNCF8,
     ("openvino", "int4"): Format(4, 2.5, 128, _NNCF8),
     ("vllm", "int8"): Format(8, 2, None, _HIGH),
     ("vllm", "fp8"): Format(8, 2, None, _HIGH),
     ("vllm", "int4"): Format(4, 2, 128, _HIGH),
-    ("vllm", "bf16"): Format(16),
-    ("vllm", "fp16"): Format(16),
+    ("vllm", "bf16"): Format(HIGH_BITS),
+    ("vllm", "fp16"): Format(HIGH_BITS),
 }
 
 
@@ -107,13 +109,14 @@ class Weights:
     """Bytes by part. A tied head is the embedding's matrix and counted once."""
 
     matrix_bytes: int
+    expert_bytes: int
     embedding_bytes: int
     head_bytes: int
     small_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        return self.matrix_bytes + self.embedding_bytes + self.head_bytes + self.small_bytes
+        return self.matrix_bytes + self.expert_bytes + self.embedding_bytes + self.head_bytes + self.small_bytes
 
 
 def tensors(folder: Path) -> tuple[Tensor, ...]:
@@ -142,24 +145,32 @@ def config(folder: Path) -> dict[str, Any]:
     return inner
 
 
-def weights(parts: Sequence[Tensor], engine: str, weight_format: str, group_size: int | None = None) -> Weights:
-    """Bytes of the weights as `engine` keeps them on disk in `weight_format`; what is stored already quantized keeps its own bytes."""
+def weights(parts: Sequence[Tensor], engine: str, weight_format: str, group_size: int | None = None, high_bits: float = 16) -> Weights:
+    """Bytes of the weights as `engine` keeps them in `weight_format`; what is stored already quantized keeps its own bytes. `high_bits`: of
+    what is not quantized (32 where an engine that was asked for bfloat16 computes in float32)."""
     form = FORMATS.get((engine, weight_format))
-    of = {"matrix": 0, "embedding": 0, "head": 0, "small": 0}
+    of = {"matrix": 0, "expert": 0, "embedding": 0, "head": 0, "small": 0}
     for tensor in parts:
-        of[tensor.role] += tensor.stored_bytes if form is None else _bytes(tensor, form, group_size)
-    return Weights(of["matrix"], of["embedding"], of["head"], of["small"])
+        of[tensor.role] += tensor.stored_bytes if form is None else _bytes(tensor, form, group_size, high_bits)
+    return Weights(of["matrix"], of["expert"], of["embedding"], of["head"], of["small"])
 
 
-def _bytes(tensor: Tensor, form: Format, group_size: int | None) -> int:
+def _bytes(tensor: Tensor, form: Format, group_size: int | None, high_bits: float) -> int:
     if tensor.role == "small":
-        return int(tensor.elements * form.small_bits / 8)
+        return int(tensor.elements * high_bits / 8)
     if tensor.role in ("embedding", "head") and form.embedding is not None:
         form, group_size = form.embedding, None
     group = (group_size or form.group_size) if form.group_size else None
     rows = tensor.elements // tensor.shape[-1]
     scales = rows * (ceil(tensor.shape[-1] / group) if group else 1)
-    return int(tensor.elements * form.bits / 8 + scales * form.scale_bytes)
+    bits = high_bits if form.bits == HIGH_BITS else form.bits
+    return int(tensor.elements * bits / 8 + scales * form.scale_bytes)
+
+
+def kernel_bytes(layers: int) -> int:
+    """What OpenVINO's kernels take when they first run, beside the weights that they pack: their code and scratch memory. Seen as what a
+    model's memory grew by and its packed weights do not explain: 7.0, 7.9 and 14.7 MB for 4, 8 and 30 layers (docs/memory.md)."""
+    return int(5.9e6 + 0.29e6 * layers)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from profiler.report.selection import Row, Selection, label
 from profiler.units import format_duration
 
 if TYPE_CHECKING:
-    import pandas as pd
     import plotly.graph_objects as go
 
 # Okabe and Ito's palette: told apart by colour-blind readers too, and on white and dark grounds (jfly.uni-koeln.de/color, 2008).
@@ -64,6 +63,7 @@ def throughput_latency(selection: Selection, workload: str, metric: str) -> Figu
 
 def distribution(selection: Selection, workload: str, metric: str, load: tuple[str, float]) -> Figure | None:
     """Empirical distribution of `metric` at one load, a step curve per backend; requests that failed are the share above the curve."""
+    import numpy as np
     import plotly.graph_objects as go
 
     name, column = METRICS[metric]
@@ -72,11 +72,11 @@ def distribution(selection: Selection, workload: str, metric: str, load: tuple[s
         return None
     plot = go.Figure()
     for row in rows:
-        values, n = _cohort_values(selection.requests, row["run_id"], f"{column}_s", vacuous=metric == "tpot")
+        values, n = selection.cohort_values(row["run_id"], f"{column}_s", vacuous=metric == "tpot")
         if values:
             number = selection.backends.index(row["backend"])
             colour, dash = PALETTE[number % len(PALETTE)], DASHES[row["repeat"] % len(DASHES)]
-            x, y = thinned(values, n)
+            x, y = map(np.asarray, thinned(values, n))  # of a list plotly looks at every number, and writes it as text
             plot.add_trace(
                 go.Scatter(x=x, y=y, mode="lines", line={"shape": "hv", "color": colour, "dash": dash, "width": 2}, name=_legend(row))
             )
@@ -101,15 +101,6 @@ def thinned(values: Sequence[float], n: int) -> tuple[list[float], list[float]]:
     step = max(1, -(-len(values) // DISTRIBUTION_POINTS))
     chosen = sorted({0, len(values) - 1, *range(step - 1, len(values), step)})
     return [0.0, *(values[i] * 1e3 for i in chosen)], [0.0, *((i + 1) / n for i in chosen)]
-
-
-def _cohort_values(requests: pd.DataFrame, run_id: str, column: str, vacuous: bool) -> tuple[list[float], int]:
-    """Sorted values of the answered cohort, and the size of the cohort (without single-token answers where they have no value)."""
-    cohort = requests[(requests["run_id"] == run_id) & requests["in_window"].fillna(False).astype(bool)]
-    answered = cohort[cohort["error_kind"].isna()]
-    values = sorted(float(value) for value in answered[column].dropna())
-    without = len(answered) - len(values) if vacuous else 0
-    return values, max(1, len(cohort) - without)
 
 
 def _curve(points: Sequence[Row], backend: str, kind: str, symbol: str, colour: str, column: str) -> go.Scatter:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from profiler.analyse import crossings, interpolate
 from profiler.analyse.fit import Answer, Candidate, probe_words
 from profiler.analyse.rightsize import rankings
 from profiler.report import published
@@ -26,7 +27,7 @@ def fit(answer: Answer) -> list[Any]:
     parts: list[Any] = []
     for ranking in rankings(answer):
         own = answer.of(ranking.workload)
-        parts += [_limits(answer, ranking.workload, own), *published.table(own), _costs(own), *idle_words(own)]
+        parts += [_limits(answer, ranking.workload, own), *published.table(own), *_fleets(own), _costs(own), *idle_words(own)]
         parts += [ranking.sentence, *([ranking.change] if ranking.change else []), *(f"note: {note}" for note in ranking.notes)]
         parts += [*_missing(own), ""]
     return [*parts, *(f"note: {note}" for note in answer.notes)]
@@ -40,7 +41,7 @@ def costs(answer: Answer) -> list[Any]:
         parts += [f"[bold]{_escape(ranking.workload)}[/]", _costs(own, every=True), *idle_words(own)]
         for c in own:
             parts += _money_words(c)
-        parts += [ranking.sentence, *_missing(own), ""]
+        parts += [ranking.sentence, *_crossings(own), *_missing(own), ""]
     return [*parts, *(f"note: {note}" for note in answer.notes)]
 
 
@@ -60,6 +61,9 @@ def plain(answer: Answer) -> dict[str, Any]:
                 "sentence": r.sentence,
                 "change": r.change,
                 "notes": list(r.notes),
+                "cheapest_by_demand": {
+                    basis: [finite(asdict(s)) for s in made] for basis, made in crossings.by_basis(answer.of(r.workload)).items()
+                },
             }
             for r in rankings(answer)
         ],
@@ -90,7 +94,11 @@ def _plain_candidate(c: Candidate) -> dict[str, Any]:
             "tornado": [asdict(bar) for bar in c.tornado],
             "break_even": asdict(c.break_even) if c.break_even is not None else None,
             "energy": c.energy,
+            "carbon": asdict(c.carbon) if c.carbon is not None else None,
             "imported": published.plain(c.published),
+            "fleet": asdict(c.fleet) if c.fleet is not None else None,
+            "interpolation": interpolate.plain(c.interpolation) if c.interpolation is not None else None,
+            "estimate": asdict(c.estimate) if c.estimate is not None else None,
             "missing": list(c.missing),
         }
     )
@@ -138,7 +146,10 @@ def _limits(answer: Answer, workload: str, own: Sequence[Candidate]) -> Any:
 
 
 def span_words(c: Candidate) -> str:
-    """`1.2–1.5`, `≥ 1.5`."""
+    """`1.2–1.5`, `≥ 1.5`; of imported figures `at most 1.2–1.5`."""
+    if c.estimate is not None:
+        low, high = c.estimate.range.lower, c.estimate.range.upper
+        return f"at most {low:.3g}" + (f"–{high:.3g}" if high is not None else "")
     if c.range is None:
         return NONE
     return f"{c.range.lower:.3g}–{c.range.upper:.3g}" if c.range.upper is not None else f"≥ {c.range.lower:.3g}"
@@ -149,6 +160,8 @@ def replicas_words(c: Candidate) -> str:
     size = c.capacity
     if size is None:
         return NONE
+    if c.estimate is not None:
+        return f"at least {size.replicas}" + (f" + {size.spares} spare" if size.spares else "")
     span = f" ({size.fewest}–{size.replicas})" if size.fewest < size.replicas else ""
     mean = f", {size.mean_replicas:.1f} on average" if size.mean_replicas != size.replicas else ""
     return f"{size.replicas}{span}{mean}" + (f" + {size.spares} spare" if size.spares else "")
@@ -222,8 +235,29 @@ def _money_words(c: Candidate) -> list[str]:
     for bar in c.tornado:
         ends = [f"{value:.3g}" if value is not None else NONE for value in (bar.low, bar.high)]
         lines.append(f"  {bar.name} from {bar.low_input} to {bar.high_input}: {ends[0]} to {ends[1]} per 1,000 requests")
-    lines.append(f"  energy: {c.energy}")
+    lines.append(f"  energy: {c.energy}" + (f"; {c.carbon.words}" if c.carbon is not None else ""))
     return [_escape(line) for line in lines]
+
+
+def _fleets(own: Sequence[Candidate]) -> list[str]:
+    return [
+        _escape(
+            f"{c.name}: {c.fleet.replicas} replicas together carry {c.fleet.lower:.3g} to {c.fleet.upper:.3g} requests/s "
+            f"({c.fleet.routing}, predicted from one; {'; '.join(c.fleet.notes)})"
+        )
+        for c in own
+        if c.fleet is not None
+    ]
+
+
+def _crossings(own: Sequence[Candidate]) -> list[str]:
+    """Per basis, who is the cheapest up to which demand; nothing where only one candidate is costed."""
+    found = crossings.by_basis(own)
+    return [
+        _escape(f"cheapest by demand, {basis}: {crossings.words(made)}")
+        for basis, made in found.items()
+        if len(crossings.curves(own, basis)) > 1
+    ]
 
 
 def _missing(own: Sequence[Candidate]) -> list[str]:

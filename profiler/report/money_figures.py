@@ -73,16 +73,16 @@ def _against_demand(own: Sequence[Candidate], workload: str, number: int) -> Fig
     """Month against demand, a staircase of whole offers by λ* (the replay may ask for more), hosted beside it; crossings are marked."""
     import plotly.graph_objects as go
 
-    costed = [(c, c.cheapest) for c in own if c.cheapest is not None and c.range is not None]
+    costed = [(c, c.cheapest) for c in own if c.cheapest is not None and c.span is not None]
     if not costed:
         return None
-    top = 4 * max(c.range.lower for c, _ in costed if c.range is not None)
+    top = 4 * max(c.span.lower for c, _ in costed if c.span is not None)
     rates = [top * (k + 1) / RATES for k in range(RATES)]
     plot = go.Figure()
     curves: list[tuple[str, list[float]]] = []
     for c, best in costed:
-        assert best is not None and c.range is not None
-        lower, peak = c.range.lower, c.demand.peak if c.demand is not None else 1.0
+        assert best is not None and c.span is not None
+        lower, peak = c.span.lower, c.demand.peak if c.demand is not None else 1.0
         replicas = [max(1, math.ceil(rate * peak / lower - 1e-9)) for rate in rates]
         offers = [math.ceil(n / best.replicas_per_offer) for n in replicas]
         curves.append((c.name, [n * (best.monthly.total or 0.0) for n in offers]))

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from profiler.analyse.together import Together, judge_together
 from profiler.errors import ReportError
 from profiler.plan import load_label
+from profiler.store import schema
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from profiler.store.store import Store
 
 Row = Mapping[str, Any]
+LATENCIES = ("in_window", "error_kind", "ttft_sched_s", "tpot_s")
 PRECISIONS = ("f32", "bf16", "fp16", "fp8", "int8", "int4")
 
 
@@ -28,45 +31,77 @@ class Selection:
     store: Store
     documents: Sequence[Mapping[str, Any]]
 
-    @property
+    @cached_property
     def own(self) -> list[Row]:
         """The runs as they are in the store."""
         return [document["run"] for document in self.documents]
 
-    @property
+    @cached_property
     def rows(self) -> list[Row]:
         """The runs; of a co-run each backend alone and beside the others is a backend of its own, so that no figure mixes them."""
         return [{**row, "backend": _as_shared(row)} if row.get("co_run_with") else row for row in self.own]
 
-    @property
+    @cached_property
     def done(self) -> list[Row]:
         return [row for row in self.rows if row["status"] == "done"]
 
-    @property
+    @cached_property
     def workloads(self) -> list[str]:
         return list(dict.fromkeys(row["workload"] for row in self.rows))
 
-    @property
+    @cached_property
     def backends(self) -> list[str]:
         return list(dict.fromkeys(row["backend"] for row in self.rows))
 
+    def cohort_values(self, run_id: str, column: str, vacuous: bool) -> tuple[list[float], int]:
+        """Sorted values of a run's answered cohort, and the size of the cohort (without single-token answers where they have no value)."""
+        return cohort_values(self._latencies.get(run_id), column, vacuous)
+
     @cached_property
-    def requests(self) -> pd.DataFrame:
-        """All requests of the measured runs, one row each."""
-        return self.store.requests({row["run_id"] for row in self.done})
+    def _latencies(self) -> dict[str, pa.Table]:
+        """What the distributions of the measured runs are drawn from; of requests never more than a figure needs, stamps least of all."""
+        return self.store.request_columns((row["run_id"] for row in self.done), LATENCIES)
 
     def together(self, rows: Sequence[Row]) -> Together:
         """The verdict of one cell over its engine starts."""
-        wanted = {row["run_id"] for row in rows}
-        return judge_together(document for document in self.documents if document["run"]["run_id"] in wanted)
+        key = tuple(row["run_id"] for row in rows)
+        if key not in self._together:
+            self._together[key] = judge_together(self._by_id[run_id] for run_id in key if run_id in self._by_id)
+        return self._together[key]
+
+    @cached_property
+    def _together(self) -> dict[tuple[str, ...], Together]:
+        return {}
+
+    @cached_property
+    def _by_id(self) -> dict[str, Mapping[str, Any]]:
+        return {document["run"]["run_id"]: document for document in self.documents}
+
+    @cached_property
+    def requests(self) -> pd.DataFrame:
+        """The requests of all measured runs, without their arrival stamps; of many runs cohort_values is many times faster."""
+        columns = [c.name for c in schema.REQUESTS if not c.type.startswith("list<")]
+        return self.store.requests({row["run_id"] for row in self.done}, columns)
 
     @cached_property
     def telemetry(self) -> pd.DataFrame:
-        """What the sensors said during the measured runs."""
+        """What the sensors said during all measured runs."""
         return self.store.telemetry({row["run_id"] for row in self.done})
 
+    def telemetry_of(self, run_id: str) -> pd.DataFrame:
+        """The same of one run, without reading the others'."""
+        return self.store.telemetry([run_id])
+
     def of(self, workload: str, backend: str | None = None) -> list[Row]:
-        return [row for row in self.rows if row["workload"] == workload and backend in (None, row["backend"])]
+        own = self._of[workload]
+        return list(own) if backend is None else [row for row in own if row["backend"] == backend]
+
+    @cached_property
+    def _of(self) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = {name: [] for name in self.workloads}
+        for row in self.rows:
+            found[row["workload"]].append(row)
+        return found
 
     def loads(self, workload: str) -> list[tuple[str, float]]:
         """The load points of a workload: closed loops by users, then open loops by rate."""
@@ -87,29 +122,40 @@ def select(store: Store, sweep_id: str | None = None) -> Selection:
     A sweep that found cells already measured by another one is about those runs as well: each run's document names all cells of its
     sweep. A failed run is left out when the same cell succeeded since.
     """
-    frame = store.runs()
-    if frame.empty:
+    rows = store.rows()
+    if not rows:
         raise ReportError(f"{store.path}: no runs to report", hint="`profile sweep` measures some")
     if sweep_id is None:
-        measured = frame[frame["provenance_class"] != "imported"]  # an import is nobody's newest sweep, unless it is all there is
-        sweep_id = str((frame if measured.empty else measured).sort_values("run_id")["sweep_id"].iloc[-1])
-    found = sorted({str(name) for name in frame["sweep_id"] if str(name).startswith(sweep_id)})
+        measured = [row for row in rows if row["provenance_class"] != "imported"]  # an import is nobody's newest sweep, unless it is all
+        sweep_id = str((measured or rows)[-1]["sweep_id"])
+    found = sorted({str(row["sweep_id"]) for row in rows if str(row["sweep_id"]).startswith(sweep_id)})
     if len(found) != 1:
         what = "no sweep" if not found else f"{len(found)} sweeps"
         raise ReportError(f"{store.path}: {what} called {sweep_id!r}", hint="`profile results ls` shows the ids")
-    own = frame[frame["sweep_id"] == found[0]]["run_id"]
-    cells = store.run(str(own.iloc[-1]))["provenance"].get("cells") or []
+    newest = [row["run_id"] for row in rows if row["sweep_id"] == found[0]][-1]
+    cells = store.run(newest)["provenance"].get("cells") or []
     return of_cells(store, found[0], cells)
 
 
 def of_cells(store: Store, sweep_id: str, cells: Collection[str]) -> Selection:
     """The runs of one sweep and of its cells, whoever measured them."""
-    frame = store.runs()
-    chosen = frame[(frame["sweep_id"] == sweep_id) | frame["cell_id"].isin(list(cells))]
-    documents = [store.run(str(run_id)) for run_id in chosen["run_id"]]
+    wanted = set(cells)
+    documents = store.documents(row["run_id"] for row in store.rows() if row["sweep_id"] == sweep_id or row["cell_id"] in wanted)
     measured = {_key(d["run"]) for d in documents if d["run"]["status"] == "done"}
     kept = [d for d in documents if d["run"]["status"] == "done" or _key(d["run"]) not in measured]
     return Selection(sweep_id, store, sorted(kept, key=_order))
+
+
+def cohort_values(requests: pa.Table | None, column: str, vacuous: bool) -> tuple[list[float], int]:
+    """Of a run's requests (columns LATENCIES; None: it has no readable file): see Selection.cohort_values."""
+    if requests is None:
+        return [], 1
+    inside = requests["in_window"].to_numpy().astype(bool)  # NULL becomes None, which is not in it
+    answered = inside & requests["error_kind"].is_null().to_numpy()
+    values = requests[column].to_numpy()[answered]  # NULL becomes NaN
+    values = values[values == values]
+    without = int(answered.sum()) - len(values) if vacuous else 0
+    return sorted(values.tolist()), max(1, int(inside.sum()) - without)
 
 
 def label(row: Row) -> str:

@@ -49,7 +49,7 @@ def over_time(selection: Selection, workload: str) -> Figure | None:
     plot = go.Figure()
     told = []
     for row in shown:
-        points = _series(selection.telemetry, row, has_power)
+        points = _series(selection.telemetry_of(row["run_id"]), row, has_power)
         if len(points) < 2:
             continue
         colour = PALETTE[selection.backends.index(row["backend"]) % len(PALETTE)]
@@ -80,7 +80,7 @@ def over_time(selection: Selection, workload: str) -> Figure | None:
 
 def _series(frame: pd.DataFrame, row: Row, power: bool) -> list[tuple[int, float]]:
     """Of one run: W at its scope, all devices together, or cores. A running total becomes its rate between samples."""
-    own = frame[frame["run_id"] == row["run_id"]]
+    own = frame
     if power:
         source, _, method = str(row.get("energy_source") or "").partition(" ")
         own = own[(own["source"] == source) & (own["metric"] == ("energy_j" if method == "counter" else "power_w"))]

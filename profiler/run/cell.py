@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from profiler.errors import LoadError
 from profiler.plan import Cell, whole_window_s
 from profiler.records import DriveResult, Endpoint, LoadPlan, RequestRecord
-from profiler.run import adapters
+from profiler.run import adapters, journal
 from profiler.run.bodies import PATHS, make_body
 from profiler.run.clients import processes_for
 from profiler.run.decode import RequestMeta, decode
@@ -98,6 +98,7 @@ def measure(
         for prompt, asked_model in zip(prompts.prompts, models, strict=True)
     ]
     count = (lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)) if tokenizer else None
+    journal.note(folder, meta, tokenizer_json)
     looks = Looks(rule, folder, meta, count) if rule is not None else None
     cpus = spec.client_cpus or tuple(client_cpus)
     processes = processes_for(likely_tokens_per_s(cell, prompts))

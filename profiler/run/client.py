@@ -69,7 +69,10 @@ def main() -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(loop, "stop_reason", "interrupted"))
-    window = loop.run()
+    try:
+        window = loop.run()
+    except spool.SpoolError as error:
+        sys.exit(str(error))
     gc.enable()
     open_ns = window.open_ns if window.open_ns is not None else loop.ended_ns
     before, after = loop.usage_open or Usage.now(), loop.usage_close or Usage.now()

@@ -59,19 +59,34 @@ class _Raw:
         self.error: str | None = None
 
 
-def decode(folder: Path, meta: Sequence[RequestMeta], count_tokens: CountTokens | None) -> Decoded:
+def spools(folder: Path) -> list[Path]:
+    """The spool of a cell, or those of its several clients."""
+    return sorted(folder.glob(f"client-*/{spool.NAME}")) or [folder / spool.NAME]
+
+
+def decode(
+    folder: Path,
+    meta: Sequence[RequestMeta],
+    count_tokens: CountTokens | None,
+    window: tuple[int, int] | None = None,
+    unended: str | None = None,
+) -> Decoded:
     """Decode `folder`/spool.bin, or those of several clients. `meta[i]` describes body i; a body sent again gets "#2", "#3" behind its id.
 
-    One pass; each request is decoded as its reads come, so that memory holds what the records keep and no raw bytes.
+    One pass; each request is decoded as its reads come, so that memory holds what the records keep and no raw bytes. `window` (opened and
+    closed, ns) is the client's result where none is given; `unended` is the error ("kind: message") of requests that a killed client left.
     """
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    window = (result["window_open_ns"], result["window_close_ns"])
-    paths = sorted(folder.glob(f"client-*/{spool.NAME}")) or [folder / spool.NAME]
+    if window is None:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        window = (result["window_open_ns"], result["window_close_ns"])
+    paths = spools(folder)
     delays = array("q")
     texts = 0
     finished: list[tuple[int, int, RequestRecord]] = []  # seq (of several clients: intended ns), body, record
     for path in paths:
         for seq, raw in _requests(path, count_tokens, delays):
+            if raw.done_ns is None and raw.error is None:
+                raw.error = unended
             answer = _answer(raw)
             in_window = window[0] <= raw.intended_ns < window[1]
             keep_text = in_window and answer.error_kind is None and texts < TEXTS

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from profiler.errors import LoadError
 from profiler.records import DriveResult, Endpoint, LoadPlan
-from profiler.run import schedule
+from profiler.run import schedule, spool
 from profiler.run.client import LENGTH
 from profiler.run.clients import (
     LEAD_NS,
@@ -27,6 +27,7 @@ from profiler.run.clients import (
     together,
     write_jobs,
 )
+from profiler.run.syncing import Syncing
 
 __all__ = ["DriveProgress", "drive", "read_result"]
 
@@ -73,6 +74,7 @@ def drive(
         for own in folders:
             clients.append(Client(own, log))
             stack.callback(clients[-1].stop)
+        stack.enter_context(Syncing([own / spool.NAME for own in folders], folder))
         reason = _run(clients, plan, json.dumps(dict(endpoints[0].headers)), on_progress, enough, lead)
         for client in clients:
             client.process.wait(STOP_S)

@@ -118,6 +118,7 @@ class Loop:
         self._last_ns = self.started_ns + int(plan.cell_timeout_s * NS_PER_S) + 2 * TICK_NS
         self._seq = 0
         self._lost_in_row = [0] * len(peers)
+        self._noted: tuple[int | None, int | None] = (None, None)  # what the spool knows of the window
 
     @property
     def in_flight(self) -> int:
@@ -154,6 +155,9 @@ class Loop:
     def _mark_window(self, now: int) -> None:
         window = self.window
         window.tick(now)
+        if self._noted != (now_known := (window.open_ns, window.close_ns)):
+            self._noted = now_known
+            self._spool.add(spool.WINDOW, 0, window.open_ns or 0, window.close_ns or 0)
         if self.usage_open is None and window.open_ns is not None and now >= window.open_ns:
             self.usage_open = Usage.now()
         if self.usage_close is None and window.close_ns is not None:

@@ -1,8 +1,8 @@
 """What an engine really uses, by part: weights, KV cache, the rest. Read once at a cell's end, outside the client that keeps the time.
 
 Linux only. A pool that is taken whole at the start makes the peak say nothing, so each part has its own witness:
-OpenVINO: the mapped weights file and what the process grew by since its load, less the KV blocks that were handed out; vLLM: its log
-(CUDA) and its own cache_config_info. A part without a witness is None with the reason.
+OpenVINO: the mapped weights file and what the process grew by since its load, less the KV blocks that were handed out and what kernels take
+for themselves (footprint.kernel_bytes); vLLM: its log (CUDA) and its own cache_config_info. A part without a witness is None with the reason.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 
 from profiler.engines.protocol import RunningEngine
 from profiler.errors import ProfilerError
+from profiler.models import footprint
 from profiler.records import Variant
 
 PROC = Path("/proc")
 GIB = 1 << 30
 OURS = "slm_server_"
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # as config.json of Mixtral and GPT-OSS, Qwen, DeepSeek has them
 # vLLM 0.32 on CUDA, gpu_model_runner.py: "Model loading took 14.99 GiB memory and 3.1 seconds". Not verified on hardware.
 LOADED = re.compile(r"Model loading took ([0-9.]+) GiB")
 
@@ -33,27 +35,42 @@ def used(running: RunningEngine, variant: Variant) -> dict[str, Any]:
         return {}
     resident = tree_bytes(running.pid, variant.path)
     if OURS + "anonymous_after_load_bytes" in metrics:
-        return openvino(metrics, resident)
+        return openvino(metrics, resident, variant.path)
     if any(name.startswith("vllm:cache_config_info") for name in metrics):
         return vllm(metrics, resident, running.log_tail(100_000))
     return {}
 
 
-def openvino(metrics: Mapping[str, float], resident: Mapping[str, int]) -> dict[str, Any]:
-    """From our server's gauges. OpenVINO packs weights for its kernels when they first run, after the load: that growth is theirs."""
+def openvino(metrics: Mapping[str, float], resident: Mapping[str, int], folder: Path | None) -> dict[str, Any]:
+    """From our server's gauges. OpenVINO packs weights for its kernels when they first run, after the load: that growth is theirs. Experts of
+    a mixture it copies while it loads, so that of such a model only the sum of weights and the rest is seen."""
     pool = metrics[OURS + "kv_cache_bytes"]
     peak = pool * metrics.get(OURS + "kv_cache_peak_ratio", 0.0)
-    grown = resident["anonymous"] - metrics[OURS + "anonymous_after_load_bytes"]
-    weights = resident["mapped"] + max(0.0, grown - peak)
+    grown = max(0.0, resident["anonymous"] - metrics[OURS + "anonymous_after_load_bytes"])
     if not resident["anonymous"]:
         return {"memory_reason": "/proc does not show the engine's memory"}
-    return {
-        "used_weights_bytes": int(weights),
+    layers, experts = _shape(folder)
+    kernels = min(footprint.kernel_bytes(layers), max(0.0, grown - peak))
+    weights = resident["mapped"] + max(0.0, grown - peak) - kernels
+    rest = resident["anonymous"] - grown + resident["files"] + kernels
+    found: dict[str, Any] = {
         "used_kv_bytes": int(pool) or None,
         "used_kv_peak_bytes": int(peak) or None,
         "used_kv_token_bytes": metrics.get(OURS + "kv_token_bytes") or None,
-        "used_other_bytes": int(resident["anonymous"] - max(0.0, grown) + resident["files"]),
     }
+    if experts:
+        reason = "OpenVINO copies the experts while it loads: their copies cannot be told from the rest"
+        return found | {"memory_reason": reason, "used_weights_other_bytes": int(weights + rest)}
+    return found | {"used_weights_bytes": int(weights), "used_other_bytes": int(rest)}
+
+
+def _shape(folder: Path | None) -> tuple[int, bool]:
+    """Layers, and whether they hold experts; (0, False) where the folder does not say."""
+    try:
+        raw = footprint.config(folder) if folder is not None else {}
+    except ProfilerError:
+        raw = {}
+    return int(raw.get("num_hidden_layers") or 0), any(raw.get(name) for name in EXPERTS)
 
 
 def vllm(metrics: Mapping[str, float], resident: Mapping[str, int], log: str) -> dict[str, Any]:

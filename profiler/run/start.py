@@ -6,6 +6,7 @@ cells that remain.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from profiler.machine.placement import Placement
 from profiler.machine.telemetry.recording import recording
 from profiler.plan import Cell, Start
 from profiler.records import LocalModel, Variant
-from profiler.run import counters
+from profiler.run import counters, journal
 from profiler.run.cell import Measured, measure
 from profiler.run.drive import DriveProgress
 from profiler.run.enough import Rule
@@ -51,6 +52,7 @@ class Watch:
     note: Callable[[str], None]
     cell_started: Callable[[Cell], None]
     progress: Callable[[Cell, DriveProgress], None]
+    began: Callable[[Outcome], None] = lambda _: None  # how the cell ends if the program dies in it: kept in its folder from the start
 
 
 def measure_start(
@@ -116,6 +118,7 @@ def measure_one(
     folder = new_folder(cell)
     try:
         max_context = model.max_context_tokens if model else None
+        watch.began(Outcome(cell, folder, _facts(running, variant, where), failure=journal.INTERRUPTED))
 
         def progress(now: DriveProgress) -> None:
             replicas.check_alive(running)
@@ -127,7 +130,8 @@ def measure_one(
         avoid = cell.sweep.client_cpus or where.client
         with scraper, recording(folder, pids, cell.sweep.telemetry_period_s, cell.sweep.meter, avoid):
             measured = measure(cell, endpoints, tokenizer_json, max_context, folder, progress, rule, pids, where.client, beside)
-        scraper.write(folder / FILE, folder.name)
+        with contextlib.suppress(OSError):  # the disk became full: its pages are kept in the run's figures
+            scraper.write(folder / FILE, folder.name)
         server = scraper.over(measured.drive.window_open_ns, measured.drive.window_close_ns, reset)
         return Outcome(cell, folder, _facts(running, variant, where), replace(measured, server=server))
     except ProfilerError as error:
@@ -136,7 +140,8 @@ def measure_one(
         return Outcome(cell, folder, _facts(running, variant, where), failure=died + error.message, detail=detail)
     finally:
         for k in range(cell.backend.replicas):
-            _keep_log(replicas.nth_log(log, k), replicas.nth_log(folder / "engine.log", k))
+            with contextlib.suppress(OSError):  # a log must not cost the run
+                _keep_log(replicas.nth_log(log, k), replicas.nth_log(folder / "engine.log", k))
 
 
 def _reset_prefix_cache(running: RunningEngine, backend: BackendSpec) -> str:

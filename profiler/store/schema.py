@@ -1,19 +1,25 @@
 """The columns of the store, each defined once: name, type, unit, definition, version it came with.
 
-Everything that names columns is made from these tables: the Parquet schema, the typed DataFrame and DuckDB views, results/README.md.
+Everything that names columns is made from these tables: the Parquet schema, the typed DataFrame and DuckDB views, and (schema_docs) docs/schema.md.
 Definitions are those of the metric dictionary. Missing is NULL with a reason, never 0 and never NaN.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from profiler.store import stamps
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
-HISTORY = {1: "first version"}
+SCHEMA_VERSION = 2
+HISTORY = {
+    1: "first version",
+    2: "requests.parquet holds arrival_gaps_us, the steps between arrivals, in the place of arrival_offsets_us (which views and frames still have)",
+}
 
 Type = Literal["string", "int64", "int32", "float64", "bool", "list<string>", "list<int32>"]
 DUCKDB_TYPES: dict[str, str] = {
@@ -294,7 +300,12 @@ REQUESTS: tuple[Column, ...] = (
     Column("server_ttft_s", "float64", "s", "server_queue_s + server_prefill_s: without HTTP, tokenizing and the way to the client"),
     Column("server_cached_tokens", "int32", "tokens", "input tokens that the server's prefix cache knew, as it says"),
     Column("replica", "int32", "", "which of the backend's servers it went to, from 0"),
-    Column("arrival_offsets_us", "list<int32>", "µs", "arrival of each token-bearing read, from sent_ns; stops growing at 2147 s"),
+    Column(
+        "arrival_offsets_us",
+        "list<int32>",
+        "µs",
+        "arrival of each token-bearing read, from sent_ns, rounded to 1 µs and exact from there; stops growing at 2147 s",
+    ),
     Column("arrival_tokens", "list<int32>", "tokens", "output tokens in each of these reads"),
 )
 
@@ -316,17 +327,35 @@ ENGINE_METRICS: tuple[Column, ...] = (
 )
 
 TABLES: dict[str, tuple[Column, ...]] = {"runs": RUNS, "requests": REQUESTS, "telemetry": TELEMETRY, "engine_metrics": ENGINE_METRICS}
+# What a file holds in the place of a column of its table: readers of the store never see it, readers of the bare file do.
+STORED: dict[str, dict[str, Column]] = {
+    "requests": {
+        stamps.OFFSETS: Column(
+            stamps.GAPS,
+            "list<int32>",
+            "µs",
+            "first arrival from sent_ns, then the step from each to the next: its running sum is the column",
+            2,
+        )
+    }
+}
 BOUNDS_METHOD = "order-statistic-binomial-95"
 
 
-def arrow_schema(table: str) -> pa.Schema:
-    """Arrow schema of a table: unit, definition and `since` in each field's metadata, the version in the schema's."""
+def stored(table: str) -> tuple[Column, ...]:
+    """The columns of a table as its file has them."""
+    return tuple(STORED.get(table, {}).get(c.name, c) for c in TABLES[table])
+
+
+def arrow_schema(table: str, columns: Sequence[Column] | None = None) -> pa.Schema:
+    """Arrow schema of a table (or of `stored` columns of it): unit, definition and `since` in each field's metadata, the version in the schema's."""
     import pyarrow as pa
 
     types = {"string": pa.string(), "int64": pa.int64(), "int32": pa.int32(), "float64": pa.float64(), "bool": pa.bool_()}
     types |= {"list<string>": pa.list_(pa.string()), "list<int32>": pa.list_(pa.int32())}
     fields = [
-        pa.field(c.name, types[c.type], metadata={"unit": c.unit, "definition": c.definition, "since": str(c.since)}) for c in TABLES[table]
+        pa.field(c.name, types[c.type], metadata={"unit": c.unit, "definition": c.definition, "since": str(c.since)})
+        for c in columns or TABLES[table]
     ]
     return pa.schema(fields, metadata={"slm_profiler_schema": str(SCHEMA_VERSION), "table": table})
 
@@ -345,43 +374,3 @@ def pandas_frame(table: str, rows: list[dict[str, Any]]) -> Any:
     dtypes = {"string": text, "int64": "Int64", "int32": "Int32", "float64": "float64", "bool": "boolean"}
     data = {c.name: pd.Series([row.get(c.name) for row in rows], dtype=dtypes.get(c.type, "object")) for c in TABLES[table]}
     return pd.DataFrame(data)
-
-
-def markdown() -> str:
-    """The text of results/README.md."""
-    parts = [_INTRO.format(version=SCHEMA_VERSION)]
-    for table, columns in TABLES.items():
-        parts.append(f"## {table}\n\n{_WHERE[table]}\n\n| column | type | unit | definition | since |\n|---|---|---|---|---|\n")
-        parts.append("".join(f"| `{c.name}` | {c.type} | {c.unit} | {c.definition.replace('|', '·')} | {c.since} |\n" for c in columns))
-        parts.append("\n")
-    return "".join(parts).rstrip() + "\n"
-
-
-_INTRO = """# The results folder
-
-<!-- made by profiler.store.schema.markdown(); a test compares the two -->
-
-One immutable folder per run:
-
-    runs/<yyyy-mm-dd>/<run_id>/
-        run.json            columns of `runs`, provenance, quality block, verdicts, samples, checksums of the other files
-        requests.parquet    one row per request, warm-up and cool-down included and labelled
-        telemetry.parquet   samples of sensors, where there are any
-        engine_metrics.parquet  the server's own metrics through the run, where it has any
-        engine.log          what the engine printed (its last MiB)
-    .incoming/              cells being measured; nobody reads here
-    .interrupted/           what was left of cells whose sweep was killed
-
-Schema version {version}. Units are in the names and in the Parquet field metadata. Times are CLOCK_MONOTONIC nanoseconds of the machine that
-measured; wall time is only in `started_at`. Missing is NULL, never 0, never NaN. Ask with
-`profile results sql "select backend, load, output_tps from runs"`, or read the Parquet files with anything.
-
-"""
-_WHERE = {
-    "runs": "`run.json`, key `run`; DuckDB view `runs`.",
-    "requests": "`requests.parquet`; DuckDB view `requests`. The view `tokens` has one row per token-bearing read: run_id, request_id, "
-    "t_offset_us (from sent_ns), tokens.",
-    "telemetry": "`telemetry.parquet`; DuckDB view `telemetry`, empty where nothing was sampled.",
-    "engine_metrics": "`engine_metrics.parquet`; DuckDB view `engine_metrics`, empty where the server has no metrics page. One row per series and "
-    "scrape; histogram buckets of the first and last scrape only.",
-}

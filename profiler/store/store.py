@@ -6,6 +6,7 @@ Reading never waits for a writer: runs appear whole, by rename.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,16 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.errors import StoreError
 from profiler.records import RequestRecord
-from profiler.store import schema
+from profiler.store import index, migrate, schema
 from profiler.store.draft import RunDraft, check_writable, new_run_id, set_aside_leftovers
 from profiler.store.views import Views
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 __all__ = ["RunDraft", "Store", "new_run_id"]
 
 _FIELDS = {field.name for field in fields(RequestRecord)} - {"arrival_offsets_us", "arrival_tokens", "text"}
+
+
+class NewerSchema(StoreError):
+    """A run, or a whole store, that a newer version of this program wrote."""
+
+    def __init__(self, path: Path, version: int) -> None:
+        super().__init__(
+            f"{path}: written in schema version {version}, this program reads up to {schema.SCHEMA_VERSION}", hint="update slm-profiler"
+        )
+        self.version = version
 
 
 class Store:
@@ -36,13 +48,15 @@ class Store:
         self.path = Path(path)
         self.warnings: list[str] = []
         self._read: dict[Path, dict[str, Any] | None] = {}  # runs are immutable: what was read once stays true
+        self._read_of: dict[str, Path] = {}  # the folder of each run that could be read
+        self._stamps: dict[Path, index.Stamp] = {}
         self._sound: dict[Path, bool] = {}  # and what was compared with its checksum once
         if self.path.exists() and not self.path.is_dir():
             raise StoreError(f"{self.path}: is a file, not a results folder", hint="give another --results FOLDER")
         interrupted = set_aside_leftovers(self.path)
         if interrupted:
             cells = "1 interrupted cell" if interrupted == 1 else f"{interrupted} interrupted cells"
-            self._warn(f"{self.path / '.interrupted'}: {cells} kept aside; the next sweep measures the same cells anew")
+            self._warn(f"{self.path / '.interrupted'}: {cells} kept aside; `profile results verify` recovers them or says why not")
 
     def check_writable(self) -> None:
         """Raise StoreError now if a run could not be kept later: no permission, no space. Creates the folder."""
@@ -67,9 +81,8 @@ class Store:
 
     def records(self, run_ids: Iterable[str]) -> dict[str, list[RequestRecord]]:
         """The requests of the named runs by run, without arrival stamps and texts. A run without a readable file is left out."""
-        wanted = set(run_ids)
         found: dict[str, list[RequestRecord]] = {}
-        for table in self._views([head for head in self._heads() if head["run"]["run_id"] in wanted]).request_tables(_RECORD):
+        for table in self._views(self._heads(run_ids)).request_tables(_RECORD):
             for row in table.to_pylist():
                 run = found.setdefault(row.pop("run_id"), [])
                 run.append(RequestRecord(**_NO_VALUES | row, arrival_offsets_us=(), arrival_tokens=()))
@@ -77,24 +90,33 @@ class Store:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """run.json of one run; an unambiguous beginning of its id will do. Raises StoreError."""
-        found = [folder for folder in self._folders() if folder.name.startswith(run_id)]
+        known = self._read_of.get(run_id)  # a whole id of a run that was read
+        found = [known] if known is not None else [folder for folder in self._folders() if folder.name.startswith(run_id)]
         exact = [folder for folder in found if folder.name == run_id] or found
         if len(exact) != 1:
             what = "no run" if not exact else f"{len(exact)} runs"
             raise StoreError(f"{self.path}: {what} called {run_id!r}", hint="`profile results ls` shows the ids")
         return read_document(exact[0])
 
-    def requests(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
-        """All columns of `requests`, of the named runs or of all; runs in their order, requests as they were sent."""
-        wanted = None if run_ids is None else set(run_ids)
-        heads = [head for head in self._heads() if wanted is None or head["run"]["run_id"] in wanted]
-        return self._views(heads).requests()
+    def documents(self, run_ids: Iterable[str]) -> list[dict[str, Any]]:
+        """run.json of the named runs, oldest first; of those that could be read."""
+        return [read_document(head["folder"]) for head in self._heads(run_ids)]
+
+    def requests(self, run_ids: Iterable[str] | None = None, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """All columns of `requests` or those named, of the named runs or of all; runs in their order, requests as they were sent.
+
+        Of many runs name the columns: the arrival stamps are most of what there is to read.
+        """
+        return self._views(self._heads(run_ids)).requests(columns)
+
+    def request_columns(self, run_ids: Iterable[str], columns: Sequence[str]) -> dict[str, pa.Table]:
+        """These columns of `requests` by run; a run without a readable file is left out."""
+        tables = self._views(self._heads(run_ids)).request_tables(["run_id", *columns])
+        return {table["run_id"][0].as_py(): table.select(list(columns)) for table in tables if len(table)}
 
     def telemetry(self, run_ids: Iterable[str] | None = None) -> pd.DataFrame:
         """All columns of `telemetry`, of the named runs or of all."""
-        wanted = None if run_ids is None else set(run_ids)
-        heads = [head for head in self._heads() if wanted is None or head["run"]["run_id"] in wanted]
-        return self._views(heads).query("SELECT * FROM telemetry ORDER BY run_id, t_ns")
+        return self._views(self._heads(run_ids)).query("SELECT * FROM telemetry ORDER BY run_id, t_ns")
 
     def sql(self, query: str) -> pd.DataFrame:
         """One SELECT over the views runs, requests, tokens, telemetry (DuckDB). Raises StoreError, one line, on anything else."""
@@ -117,29 +139,59 @@ class Store:
     def _views(self, heads: Sequence[Mapping[str, Any]]) -> Views:
         return Views(heads, self._warn, self._sound)
 
-    def _heads(self) -> list[dict[str, Any]]:
-        """run, files and folder of each readable run, oldest first."""
-        for folder in self._folders():
-            if folder not in self._read:
-                self._read[folder] = self._head(folder)
-        return [head for folder in self._folders() if (head := self._read.get(folder)) is not None]
+    def _heads(self, run_ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """run, files, version and folder of each readable run (of those named), oldest first."""
+        wanted = None if run_ids is None else set(run_ids)
+        folders = self._folders()
+        self._read_in([folder for folder in folders if folder not in self._read])
+        heads = (self._read[folder] for folder in folders if wanted is None or folder.name in wanted)
+        return [head for head in heads if head is not None]
 
-    def _head(self, folder: Path) -> dict[str, Any] | None:
+    def _read_in(self, folders: Sequence[Path]) -> None:
+        """Read what run.json says in these folders: from the index where it knows the file as it is now."""
+        known = index.load(self.path) if len(folders) >= index.WORTH else {}
+        newer: dict[int, list[Path]] = {}
+        missed = 0
+        for folder in folders:
+            seen = index.stamp(folder)  # before it is read: what changes afterwards does not match
+            remembered = known.get(folder.name)
+            if remembered is not None and remembered[0] == seen:
+                head: dict[str, Any] | None = {"folder": folder, **remembered[1]}
+            else:
+                head, missed = self._head(folder, newer), missed + 1
+            self._read[folder] = head
+            if head is not None:
+                self._read_of[folder.name] = folder
+                if seen is not None:
+                    self._stamps[folder] = seen
+        for version, found in newer.items():
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            self._warn(f"{NewerSchema(found[0], version).message}{more}; run skipped")
+        if missed >= index.WORTH:
+            index.save(self.path, [(seen, head) for folder, seen in self._stamps.items() if (head := self._read[folder]) is not None])
+        if newer and not self._read_of:
+            raise NewerSchema(self.path, max(newer))
+
+    def _head(self, folder: Path, newer: dict[int, list[Path]]) -> dict[str, Any] | None:
         try:
             document = read_document(folder)
+        except NewerSchema as error:
+            newer.setdefault(error.version, []).append(folder / "run.json")
+            return None
         except StoreError as error:
             self._warn(f"{error.message}; run skipped")
             return None
-        return {"folder": folder, "run": document["run"], "files": document.get("files", {})}
+        return {"folder": folder, "run": document["run"], "files": document.get("files", {}), "version": document["schema_version"]}
 
     def _folders(self) -> list[Path]:
         try:
-            days = [day for day in (self.path / "runs").iterdir() if day.is_dir()]
+            with os.scandir(self.path / "runs") as days:
+                names = [(entry.name, day.name) for day in days if day.is_dir() for entry in os.scandir(day) if entry.is_dir()]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be read: {error.strerror}", hint="give a results folder you may read") from error
-        return sorted((folder for day in days for folder in day.iterdir() if folder.is_dir()), key=lambda folder: folder.name)
+        return [self.path / "runs" / day / name for name, day in sorted(names)]
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
@@ -150,19 +202,18 @@ def read_document(folder: Path) -> dict[str, Any]:
     """run.json of a run's folder. Raises StoreError naming the file: missing, not JSON, not ours, or of a newer schema."""
     path = folder / "run.json"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_bytes(), parse_constant=_no_constant)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{path}: not valid JSON ({error})", hint="restore it, or remove the run's folder") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if not isinstance(version, int):
+    if not isinstance(version, int) or version < 1:
         raise StoreError(f"{path}: not a run of this program: no schema_version")
     if version > schema.SCHEMA_VERSION:
-        raise StoreError(
-            f"{path}: written in schema version {version}, this program reads up to {schema.SCHEMA_VERSION}", hint="update slm-profiler"
-        )
-    run = document.get("run")
+        raise NewerSchema(path, version)
+    found: dict[str, Any] = migrate.document(document, version)
+    run: Any = found.get("run")
     missing = [key for key in _NEEDED if not isinstance(run, dict) or key not in run]
     if missing or run["run_id"] != folder.name:
         raise StoreError(
@@ -171,11 +222,16 @@ def read_document(folder: Path) -> dict[str, Any]:
     wrong = [c.name for c in schema.RUNS if (value := run.get(c.name)) is not None and not _fits(value, c.type)]
     if wrong or not isinstance(run["repeat"], int):
         raise StoreError(f"{path}: {', '.join(wrong) or 'repeat'}: not of the column's type")
-    files = document.get("files", {})
+    files = found.get("files", {})
     if not isinstance(files, dict) or not all(isinstance(f, dict) and {"bytes", "sha256"} <= f.keys() for f in files.values()):
         raise StoreError(f"{path}: files: not the sizes and checksums of the run's files")
     # A column that came later than the run is missing, which is NULL.
-    return {**document, "run": {c.name: None for c in schema.RUNS} | run}
+    return {**found, "run": {c.name: None for c in schema.RUNS} | run}
+
+
+def _no_constant(name: str) -> None:
+    """JSON has no NaN and no infinity; Python's reader would take them."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def _fits(value: Any, kind: schema.Type) -> bool:

@@ -8,16 +8,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from profiler.errors import StoreError, did_you_mean
 from profiler.records import RequestRecord
-from profiler.store import schema
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from profiler.store import schema, stamps
 
 
 def run_document(document: Mapping[str, Any], run_id: str, files: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,33 +40,22 @@ def write_requests(path: Path, run_id: str, requests: Sequence[RequestRecord]) -
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    arrow = schema.arrow_schema("requests")
     columns = []
-    for column, field in zip(schema.REQUESTS, arrow, strict=True):
+    for column, field in zip(schema.REQUESTS, schema.arrow_schema("requests"), strict=True):
         if column.type == "list<int32>":
-            columns.append(_int_lists([getattr(request, column.name) for request in requests]))
+            lists = stamps.int_lists([getattr(request, column.name) for request in requests])
+            columns.append(stamps.to_gaps(lists) if column.name == stamps.OFFSETS else lists)
         else:
             values = [run_id] * len(requests) if column.name == "run_id" else [getattr(request, column.name) for request in requests]
             columns.append(pa.array([_text(value) for value in values] if column.type == "string" else values, field.type))
-    table = pa.table(columns, schema=arrow)
+    table = pa.table(columns, schema=schema.arrow_schema("requests", schema.stored("requests")))
     pq.write_table(
         table,
         path,
         compression="zstd",
         use_dictionary=[c.name for c in schema.REQUESTS if c.type == "string" and c.name != "request_id"],
-        column_encoding={"arrival_offsets_us.list.element": "BYTE_STREAM_SPLIT"},
+        column_encoding={f"{stamps.GAPS}.list.element": "BYTE_STREAM_SPLIT"},
     )
-
-
-def _int_lists(lists: Sequence[Sequence[int]]) -> pa.ListArray:
-    """list<int32> from one flat buffer: several times faster than from nested lists. Values stop growing at 2^31 - 1."""
-    import numpy as np
-    import pyarrow as pa
-
-    lengths = np.fromiter(map(len, lists), np.int64, len(lists))
-    ends = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-    values = np.fromiter(chain.from_iterable(lists), np.int64, int(lengths.sum()))
-    return pa.ListArray.from_arrays(pa.array(ends), pa.array(np.minimum(values, 2**31 - 1).astype(np.int32)))
 
 
 def json_safe(value: Any) -> Any:
@@ -104,6 +89,19 @@ def _typed(column: schema.Column, value: Any) -> Any:
     if column.type == "float64":
         return float(value)
     return value
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """run.json with a checksum of itself, in `sha256`: of all its other keys, as JSON without spaces and with sorted keys."""
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    return {**rest, "sha256": seal_of(rest)}
+
+
+def seal_of(document: Mapping[str, Any]) -> str:
+    """The checksum that belongs into a run.json. Raises ValueError on NaN."""
+    rest = {key: value for key, value in document.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -126,3 +126,43 @@ def test_a_daily_shape_asks_for_its_peak_and_autoscaling_for_less_on_average() -
     assert isinstance(fixed, capacity.Capacity) and isinstance(scaled, capacity.Capacity)
     assert fixed.replicas == scaled.replicas >= 4 and scaled.mean_replicas < fixed.mean_replicas
     assert any("ready after 30.0 s" in note for note in scaled.notes)
+
+
+def chunked_server(users: int, horizon_s: float, isl: int = 2048, chunk: int = 128) -> list[object]:
+    """A closed loop on a server that reads prompts in chunks, one after the other, while those who run get a token each step:
+    10 ms, 1 ms for each that runs, 0.5 ms per prompt token. Walked step by step; shares no code with the law."""
+    import synthetic
+
+    draw, now, made = random.Random(users), 0.0, []
+    waiting: list[list[float]] = [[0.0, isl] for _ in range(users)]  # [sent, tokens left to read]
+    running: list[list[float]] = []  # [sent, first token, tokens left, tokens]
+    while now < horizon_s:
+        read = min(chunk, waiting[0][1]) if waiting else 0
+        now += 0.010 + 0.001 * (len(running) + (1 if waiting else 0)) + 0.0005 * read
+        for one in running:
+            one[2] -= 1
+        for sent, first, _, osl in [one for one in running if one[2] == 0]:
+            stamps = {
+                name: int(t * NS) for name, t in (("sent_ns", sent), ("first_token_ns", first), ("last_token_ns", now), ("done_ns", now))
+            }
+            made.append(synthetic.record(len(made), intended_ns=int(sent * NS), prompt_tokens=isl, output_tokens=int(osl), **stamps))
+            waiting.append([now, isl])
+        running = [one for one in running if one[2] > 0]
+        if read:
+            waiting[0][1] -= read
+            if waiting[0][1] == 0:
+                osl = draw.randint(10, 50)
+                running.append([waiting.pop(0)[0], now, osl - 1, osl])
+    return made
+
+
+def test_prompts_that_are_read_in_chunks_cost_what_they_cost() -> None:
+    runs = [law.equations(chunked_server(users, 300.0)) for users in (1, 2, 3, 4)]  # type: ignore[arg-type]
+    fitted = law.fit([run for run in runs if run is not None])
+    assert fitted is not None and fitted.prefill_s == pytest.approx(0.0005, rel=0.1), fitted
+    assert fitted.error is not None and fitted.error < 0.1
+
+
+def test_one_load_alone_makes_no_law() -> None:
+    run = law.equations(chunked_server(3, 300.0))  # type: ignore[arg-type]
+    assert run is not None and not run.alone and law.fit([run]) is None

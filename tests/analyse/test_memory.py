@@ -66,3 +66,35 @@ def test_off_names_the_part_and_only_beyond_its_tolerance() -> None:
     (sentence,) = memory.off(run)
     assert "the rest" in sentence and "+100%" in sentence
     assert memory.off({"predicted_weights_bytes": 100}) == []
+
+
+def headers(folder: Path, shapes: dict[str, list[int]], **config: int) -> LocalModel:
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 1, "num_attention_heads": 1, "hidden_size": 8, **config}))
+    header = json.dumps({name: {"dtype": "BF16", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()})
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    return LocalModel("m", folder, "hash", "folder", "bf16", 8192, None, None)
+
+
+def test_vllm_on_a_cpu_keeps_embedding_and_head_twice_and_a_tied_one_three_times(tmp_path: Path) -> None:
+    shapes = {"model.embed_tokens.weight": [100, 8], "model.layers.0.mlp.up_proj.weight": [8, 8], "model.norm.weight": [8]}
+    tied = headers(tmp_path, shapes)
+    found = memory.predict(cell("vllm-cpu-bf16"), tied, DeviceMemory(None, ""), ("avx2", "avx512f"))
+    wide = memory.predict(cell("vllm-cpu-bf16"), tied, DeviceMemory(None, ""), ("avx2",))
+    assert found is not None and wide is not None
+    assert found.weights_bytes == 2 * (3 * 800 + 64 + 8) and wide.weights_bytes == 2 * found.weights_bytes
+    untied = headers(tmp_path, {**shapes, "lm_head.weight": [100, 8]})
+    found = memory.predict(cell("vllm-cpu-bf16"), untied, DeviceMemory(None, ""), ("avx2", "avx512f"))
+    assert found is not None and found.weights_bytes == 2 * (4 * 800 + 64 + 8)
+
+
+def test_experts_are_copied_once_by_openvino_and_twice_in_f32_where_16_bits_are_widened(tmp_path: Path) -> None:
+    shapes = {
+        "model.embed_tokens.weight": [10, 8],
+        "model.layers.0.mlp.experts.0.up_proj.weight": [8, 8],
+        "model.layers.0.q.weight": [8, 4],
+    }
+    model = headers(tmp_path, shapes, num_local_experts=1)
+    found = memory.predict(cell("openvino-xeon-bf16"), model, DeviceMemory(None, ""), ("avx2",))
+    assert found is not None and found.weights_bytes == 2 * (2 * 80 + 3 * 32 + 5 * 64)
+    able = memory.predict(cell("openvino-xeon-bf16"), model, DeviceMemory(None, ""), ("avx512_bf16",))
+    assert able is not None and able.weights_bytes == 2 * (2 * 80 + 3 * 32 + 2 * 64)

@@ -67,7 +67,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for load in (1, 4, 16):
         keep(store, "concurrency", load)
     keep(store, "rate", 4.0)
-    keep(store, "concurrency", 2, "undeclared", device=None)
+    for load in (1, 2):
+        keep(store, "concurrency", load, "undeclared", device=None)
     keep(store, "concurrency", 2, "elsewhere", workload="other")
     return path
 
@@ -156,3 +157,78 @@ def test_only_invalid_and_only_suspect_runs(tmp_path: Path, capsys: pytest.Captu
     keep(Store(tmp_path / "b"), "rate", 2.0, validity="suspect")
     _, out, _ = run(capsys, "fit", "--results", str(tmp_path / "b"), "--qos", QOS)
     assert "only suspect runs" in out and "UNDECIDED 2" in out
+
+
+def test_a_fleet_lengths_and_co2(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--results", str(results), "--qos", QOS, "--offer", OFFER, "--json")
+    _, out, _ = run(capsys, "fit", *asked, "--workload", "w", "--fleet", "2", "--grid", "380 g/kWh 2024 example")
+    row = next(c for c in json.loads(out)["candidates"] if c["backend"] == "null")
+    assert row["fleet"]["replicas"] == 2 and row["fleet"]["lower"] >= 1.9 * row["limit"]["lower"]
+    assert row["carbon"] is None and any("CO2: no energy was measured" in text for text in row["missing"])
+    code, out, _ = run(capsys, "fit", *asked, "--lengths", "20:64", "--demand", "1rps")
+    row = next(c for c in json.loads(out)["candidates"] if c["backend"] == "null")
+    assert code == 0 and row["workload"] == "20 in, 64 out" and row["provenance_class"] == "predicted"
+    assert row["interpolation"]["tpot"]["provenance_class"] == "predicted" and any("extrapolated" in text for text in row["missing"])
+    lone = next(c for c in json.loads(out)["candidates"] if c["backend"] == "elsewhere")
+    assert lone["limit"] is None and "an interpolation needs 4" in lone["missing"][0]
+
+
+def test_energy_and_a_grid_make_co2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep(Store(tmp_path), "concurrency", 4, energy_j=36_000.0, energy_scope="wall", energy_reason=None)
+    _, out, _ = run(capsys, "fit", "--results", str(tmp_path), "--qos", QOS, "--grid", "500 g/kWh 2024 example", "--json")
+    (row,) = json.loads(out)["candidates"]
+    (stored,) = Store(tmp_path).rows()
+    assert row["carbon"]["kg_lo"] == pytest.approx(0.01 / (stored["request_rate"] * 60) * 1000 * 0.5)  # 10 Wh over the window
+
+
+def test_a_mix_of_workloads_names_a_fleet(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mix.toml"
+    file.write_text(
+        f'[demand]\nqos = "{QOS}"\n[[mix]]\nworkload = "w"\nrate = 9.0\n[[mix]]\nworkload = "w"\nrate = 2.0\nqos = {{ ttft_p95 = "<=2s" }}\n'
+    )
+    code, out, _ = run(capsys, "plan", str(file), "--results", str(results), "--offer", OFFER)
+    assert code == 0 and "cheapest mixed fleet (predicted" in out and "3 x null on Testium 9000" in out
+    _, out, _ = run(capsys, "plan", str(file), "--results", str(results), "--offer", OFFER, "--json")
+    assert json.loads(out)["month"] == pytest.approx(3 * 73.0) and json.loads(out)["provenance_class"] == "predicted"
+
+
+def test_a_job_is_a_demand_and_a_target_may_be_a_file(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "target.toml"
+    target.write_text('[qos]\nmakespan = "<=1000s for 8000 requests"\nttft_p95 = "<=1s"\n')
+    code, out, _ = run(capsys, "fit", "--results", str(results), "--qos", str(target), "--offer", OFFER, "--workload", "w", "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["qos"] == "ttft_p95<=1s" and "taken as a demand of 8 requests/s" in answer["notes"][0]
+    assert next(c for c in answer["candidates"] if c["backend"] == "null")["capacity"]["replicas"] >= 2
+    code, _, err = run(capsys, "fit", "--results", str(results), "--qos", "output_tps>=10")
+    assert code == 2 and "gives no highest load" in err
+
+
+def test_imported_figures_are_costed_at_least(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    source = {"import_tool": "t", "import_source": "s", "import_licence": "MIT", "import_date": "2025", "provenance_class": "imported"}
+    for load in (0.2, 0.4, 0.6, 0.8):
+        run_of = {
+            "cell_id": f"c{load}",
+            "backend": "theirs",
+            "model": "m",
+            "variant": "int8",
+            "device": "Testium 9000",
+            "workload": "w",
+            "load": load,
+        }
+        run_of |= {
+            "load_kind": "rate",
+            "tpot_mean_s": 0.05 + 0.1 * load,
+            "imported_tps": 400 * load,
+            "validity": "suspect",
+            "energy_reason": "none",
+        }
+        store.keep(synthetic.document(**run_of | source, profiler_version="0.1.0"))
+    asked = ("--results", str(tmp_path), "--qos", "tpot_p95<=100ms", "--demand", "1rps", "--offer", OFFER)
+    _, out, _ = run(capsys, "fit", *asked, "--json")
+    (row,) = json.loads(out)["candidates"]
+    demanded = row["costs"][0]["points"][0]
+    assert row["limit"] is None and row["estimate"]["range"]["lower"] == 0.4 and row["capacity"]["replicas"] == 3
+    assert (demanded["relation"], demanded["per_month"]) == (">=", pytest.approx(3 * 73.0)) and row["provenance_class"] == "imported"
+    _, out, _ = run(capsys, "cost", *asked)
+    assert "at least" in out and "By imported means alone" in out and "Cheapest that keeps" not in out

@@ -63,6 +63,28 @@ def test_capacity_makes_the_others_wait(start):
     assert second[0].done
 
 
+def test_a_start_has_one_factor_for_all_its_times(tmp_path):
+    """What the server says of its factor is what its answers show, and the same seed gives the same one."""
+    from contextlib import ExitStack
+
+    engine = registry.get("null")
+    with ExitStack() as stack:
+
+        def one(**options):
+            spec = backend("null", **options)
+            return Wire(stack.enter_context(engine.start(engine.prepare(None, spec, print), spec, tmp_path / "log", print)))
+
+        def factor(wire):
+            return wire.running.metrics()["slm_server_time_scale"]
+
+        first, same, other = (one(ttft_ms=1.0, itl_ms=2.0, scale_cv=0.5, seed=seed) for seed in (7, 7, 8))
+        assert factor(first) == factor(same) != factor(other)
+        before_ns = time.monotonic_ns()
+        first.stream(max_tokens=61)
+        assert time.monotonic_ns() - before_ns >= (60 * 2e6 + 1e6) * factor(first)
+        assert factor(one()) == 1 and factor(one(scale_cv=0.03)) != factor(one(scale_cv=0.03))
+
+
 def test_64_streams_at_once(start):
     wire = start(ttft_ms=10.0, itl_ms=3.0)
     replies = []

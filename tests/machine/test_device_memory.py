@@ -13,7 +13,7 @@ from profiler.machine.bandwidth import kept, measure, path_of
 from profiler.machine.details import cpu_details
 from profiler.machine.difference import comparison_id, differences
 from profiler.machine.fingerprint import gpus, machine_id
-from profiler.run.memory_use import tree_bytes, vllm
+from profiler.run.memory_use import openvino, tree_bytes, vllm
 
 MIB = 1 << 20
 
@@ -137,3 +137,18 @@ def test_vllm_says_its_pool_in_labels_and_its_weights_in_the_log() -> None:
     assert round(found["used_kv_token_bytes"]) == 23046 and found["used_weights_other_bytes"] == 1 << 30 and found["memory_reason"]
     loaded = vllm({info: 1.0}, {"anonymous": 1, "files": 0, "mapped": 0}, "INFO Model loading took 0.5 GiB memory and 3 seconds")
     assert loaded["used_weights_bytes"] == 1 << 29 and "memory_reason" not in loaded
+
+
+def test_openvino_growth_is_weights_less_cache_and_kernels_and_experts_are_not_told_apart(tmp_path: Path) -> None:
+    metrics = {"slm_server_kv_cache_bytes": 1e9, "slm_server_kv_cache_peak_ratio": 0.01, "slm_server_anonymous_after_load_bytes": 1e8}
+    resident = {"anonymous": 200_000_000, "files": 50_000_000, "mapped": 80_000_000}
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 10}')
+    found = openvino(metrics, resident, tmp_path)
+    kernels = 8_800_000  # 5.9 MB and 0.29 for each layer
+    assert found["used_weights_bytes"] == 80_000_000 + 100_000_000 - 10_000_000 - kernels
+    assert found["used_other_bytes"] == 100_000_000 + 50_000_000 + kernels
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 10, "num_local_experts": 4}')
+    mixture = openvino(metrics, resident, tmp_path)
+    assert (
+        "used_weights_bytes" not in mixture and mixture["used_weights_other_bytes"] == 320_000_000 and "experts" in mixture["memory_reason"]
+    )

@@ -7,15 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from profiler.store import schema
+from profiler.store import schema, schema_docs
 from profiler.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_readme_of_the_results_is_made_from_the_schema() -> None:
-    made_by = "python -c \"from profiler.store import schema; print(schema.markdown(), end='')\" > results/README.md"
-    assert (ROOT / "results" / "README.md").read_text(encoding="utf-8") == schema.markdown(), f"make it again: {made_by}"
+@pytest.mark.parametrize("path", schema_docs.MADE)
+def test_what_is_made_from_the_schema_is_up_to_date(path: str) -> None:
+    assert (ROOT / path).read_text(encoding="utf-8") == schema_docs.MADE[path](), "make it again: python -m profiler.store.schema_docs"
+
+
+def test_every_column_stands_in_the_docs_with_its_five_facts() -> None:
+    lines = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8").splitlines()
+    rows = {tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines if line.startswith("| `")}
+    for columns in [*schema.TABLES.values(), *map(schema.stored, schema.STORED)]:
+        for c in columns:
+            assert (f"`{c.name}`", c.type, c.unit, c.definition.replace("|", "·"), str(c.since)) in rows, c.name
+    for version, what in schema.HISTORY.items():
+        assert f"| {version} | {what} |" in lines
 
 
 @pytest.mark.parametrize("table", schema.TABLES)

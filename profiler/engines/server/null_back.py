@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import random
 import selectors
 import time
 from argparse import Namespace
@@ -34,7 +36,12 @@ class NullBack:
 
     def __init__(self, options: Namespace) -> None:
         self.model: str = options.served_model_name
-        self.ttft_s, self.itl_s = options.ttft_ms / 1000, options.itl_ms / 1000
+        # One factor for the whole life of the server: what an engine start has of its own.
+        spread = math.sqrt(math.log1p(options.scale_cv**2))
+        self.scale = math.exp(random.Random(options.seed).gauss(0, 1) * spread - spread**2 / 2)
+        self.ttft_s, self.itl_s = options.ttft_ms / 1000 * self.scale, options.itl_ms / 1000 * self.scale
+        if options.scale_cv:
+            print(f"slm-server: all times x {self.scale:.9g}", flush=True)  # noqa: T201 - this is the engine's log
         self.per_chunk: int = options.tokens_per_chunk
         self.capacity: int = options.capacity or 2**31
         self.record: TextIO | None = options.record.open("w", encoding="utf-8") if options.record else None
@@ -98,7 +105,7 @@ class NullBack:
         """There is none."""
 
     def gauges(self) -> dict[str, float]:
-        return {"requests_waiting": len(self.queue), "load_seconds": self.load_s}
+        return {"requests_waiting": len(self.queue), "load_seconds": self.load_s, "time_scale": self.scale}
 
     async def run(self, selector: selectors.BaseSelector) -> None:
         await asyncio.Event().wait()

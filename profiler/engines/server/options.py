@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     null.add_argument("--itl-ms", type=float, default=5.0)
     null.add_argument("--tokens-per-chunk", type=int, default=1)
     null.add_argument("--capacity", type=int, help="answers served at once; others wait (default: no limit)")
+    null.add_argument("--scale-cv", type=float, default=0.0, help="all times are multiplied by one lognormal draw of mean 1 and this CV")
+    null.add_argument("--seed", type=int, help="of that draw (default: another one at each start)")
     null.add_argument("--record", type=Path, help="JSON lines of what was sent when: request_id, index, tokens, sent_ns (CLOCK_MONOTONIC)")
     for back in (openvino, null):
         back.add_argument("--host", default="127.0.0.1")

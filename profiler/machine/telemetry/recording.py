@@ -47,6 +47,12 @@ def recording(
             _convert(folder, period_s, idle_ns, meter, began, why)
 
 
+def salvage(folder: Path, period_s: float, why: str) -> None:
+    """telemetry.parquet of a cell whose recording was killed, from the sampler's spool, where there is one. Readings of meters that are joined by wall clock are not in it."""
+    if (folder / SPOOL).is_file():
+        _convert(folder, period_s, None, None, _clocks(), why)
+
+
 def _start(
     folder: Path, pids: Sequence[int], period_s: float, meter: MeterSpec | None, avoid_cpus: Sequence[int]
 ) -> tuple[subprocess.Popen[bytes] | None, str | None]:

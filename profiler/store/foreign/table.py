@@ -42,14 +42,14 @@ def read(path: Path, delimiter: str | None = None) -> Table:
     if raw[:4] == b"PAR1":
         header, rows, encoding = *_parquet(path), "parquet"
     else:
-        text, encoding = _decode(path, raw)
+        text, encoding = decode(path, raw)
         header, rows = _json(path, text) if text.lstrip()[:1] == "{" else _csv(path, text, delimiter)
     if not rows:
         raise StoreError(f"{path}: no rows", hint="a header and at least one row are needed")
     return Table(path, tuple(header), tuple(rows), encoding, digest)
 
 
-def _decode(path: Path, raw: bytes) -> tuple[str, str]:
+def decode(path: Path, raw: bytes) -> tuple[str, str]:
     """By the mark, else by where the zero bytes are (UTF-16 without a mark), else UTF-8."""
     marked = next(((mark, name) for mark, name in _MARKS if raw.startswith(mark)), None)
     if marked is not None:
