@@ -44,7 +44,7 @@ backends = ["{backend}"]
 workloads = []
 isl = 16
 osl = 8
-concurrency = [1, 2, 3, 4, 5, 6]
+concurrency = {users}
 rates = [40.0, 50.0, 60.0, 70.0, 80.0, 90.0]
 qos = "ttft_p50<=5s, tpot_p50<=1s"
 requests = 150
@@ -53,8 +53,10 @@ window_max_s = 20.0
 warmup_s = 0.1
 """
 KINDS = ("program", "parent", "client", "reader")
-WEIGHTS = (2, 2, 6, 3)
-STARTING = 0.8  # how often a sweep that has not begun a cell yet is spared: killing it then tells little, and it takes seconds to get there
+WEIGHTS = (1, 1, 8, 3)
+STARTING = (
+    0.98  # how often a sweep that has not begun a cell yet is spared: killing it then tells little, and it takes seconds to get there
+)
 RECORD = struct.Struct("<B3xIqqI")  # kind, seq, two times, length of what follows; docs/store.md
 SENT, END, ERROR = 1, 3, 5
 
@@ -124,7 +126,7 @@ class Crash:
         self.root.mkdir()
         self.links.mkdir()
         (work / "crash.toml").write_text(BACKEND)
-        (work / "spec.toml").write_text(SPEC.format(backend=work / "crash.toml"))
+        (work / "spec.toml").write_text(SPEC.format(backend=work / "crash.toml", users=list(range(1, 31))))
         self.kills: Counter[str] = Counter()
         self.ended_alone: Counter[int] = Counter()
         self.started = 0
