@@ -10,7 +10,7 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -135,31 +135,33 @@ def null_run(results: Path) -> Path:
     return results
 
 
-def make(root: Path, like: Pattern, point: Point, cells: list[str], n: int, tokens: int) -> None:
-    """One run into the store."""
+def make(root: Path, like: Pattern, group: Sequence[Point], cells: list[str], n: int, tokens: int) -> None:
+    """The runs of one load of one backend into the store, one per workload: of the same times, which are most of the work."""
+    point = group[0]
     records, drive = draw(point, n, tokens)
     target = qos.parse(QOS)
     judged = verdict.judge(target, records, point.kind, point.load, drive, "valid")
     run = dict(like.document["run"]) | summarise(records, drive, target)
     run |= {
-        "sweep_id": digest(cells), "sweep_name": "scale", "cell_id": point.cell_id, "repeat": point.repeat, "backend": point.backend,
-        "workload": point.workload, "load_kind": point.kind, "load": point.load, "variant": point.backend.rpartition("-")[2],
-        "arrivals": "closed" if point.kind == "concurrency" else "poisson", "start_id": f"{point.backend}-{point.repeat}",
-        "validity": "valid", "validity_reasons": [], "validity_advice": [], "stability": "steady", "stability_reason": None,
-        "qos": QOS, "qos_result": judged.result, "qos_reason": judged.reason,
+        "sweep_id": digest(cells), "sweep_name": "scale", "repeat": point.repeat, "backend": point.backend, "load_kind": point.kind,
+        "load": point.load, "variant": point.backend.rpartition("-")[2], "start_id": f"{point.backend}-{point.repeat}",
+        "arrivals": "closed" if point.kind == "concurrency" else "poisson", "validity": "valid", "validity_reasons": [],
+        "validity_advice": [], "stability": "steady", "stability_reason": None, "qos": QOS, "qos_result": judged.result,
+        "qos_reason": judged.reason,
     }  # fmt: skip
     del run["run_id"]
-    rest = {key: value for key, value in like.document.items() if key not in ("schema_version", "files", "run")}
-    document = {**rest, "run": run, "verdicts": [judged.to_dict()]}
-    document["provenance"] = {**like.document["provenance"], "cells": cells}
-    draft = Store(root).draft()
+    rest = {key: value for key, value in like.document.items() if key not in ("schema_version", "files", "run", "sha256")}
+    provenance = {**like.document["provenance"], "cells": cells}
     shift = drive.window_open_ns - like.document["run"]["window_open_ns"]
-    for name in KEPT_FILES:
-        if (like.folder / name).is_file() and name.endswith(".parquet"):
-            _shifted(like.folder / name, draft.folder / name, draft.run_id, shift)
-        elif (like.folder / name).is_file():
-            shutil.copy(like.folder / name, draft.folder / name)
-    draft.commit(document, records)
+    for own in group:
+        document = {**rest, "run": run | {"cell_id": own.cell_id, "workload": own.workload}, "verdicts": [judged.to_dict()]}
+        draft = Store(root).draft()
+        for name in KEPT_FILES:
+            if (like.folder / name).is_file() and name.endswith(".parquet"):
+                _shifted(like.folder / name, draft.folder / name, draft.run_id, shift)
+            elif (like.folder / name).is_file():
+                shutil.copy(like.folder / name, draft.folder / name)
+        draft.commit({**document, "provenance": provenance}, records)
 
 
 def _shifted(source: Path, target: Path, run_id: str, shift_ns: int) -> None:
@@ -178,9 +180,11 @@ def generate(root: Path, results: Path, runs: int, n: int, tokens: int) -> None:
     like, wanted = pattern(results), points(runs)
     made = {(row["cell_id"], row["repeat"]) for row in Store(root).rows()}
     cells = sorted({point.cell_id for point in wanted})
-    jobs: Iterator[tuple[Any, ...]] = (
-        (root, like, point, cells, n, tokens) for point in wanted if (point.cell_id, point.repeat) not in made
-    )
+    groups: dict[tuple[Any, ...], list[Point]] = {}
+    for point in wanted:
+        if (point.cell_id, point.repeat) not in made:
+            groups.setdefault((point.backend, point.kind, point.load, point.repeat), []).append(point)
+    jobs: Iterator[tuple[Any, ...]] = ((root, like, group, cells, n, tokens) for group in groups.values())
     with multiprocessing.Pool() as pool:
         for done in [pool.apply_async(make, job) for job in jobs]:
             done.get()
