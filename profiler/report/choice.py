@@ -12,13 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from profiler.report.answer import RESULTS, kept_up_to
-from profiler.units import format_duration
+from profiler.report.figures import limit_words
 
 if TYPE_CHECKING:
     from profiler.report.selection import Row, Selection
 
 LOOPS = (("rate", "requests/s arriving at random (open loop)"), ("concurrency", "users at once (closed loop)"))
-METRICS = {"ttft": "time to first token", "tpot": "time per output token", "icl": "longest gap between tokens", "e2e": "time to the last token"}
+METRICS = {
+    "ttft": "time to first token",
+    "tpot": "time per output token",
+    "icl": "longest gap between tokens",
+    "e2e": "time to the last token",
+}
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,14 @@ def choices(selection: Selection) -> list[Choice]:
 
 
 def target_words(qos: str | None) -> str:
-    """`time to first token p95 ≤ 500 ms and time per output token p95 ≤ 40 ms`."""
+    """`time to first token ≤ 500 ms for 95 % of requests; time per output token ≤ 40 ms for 95 % of requests`."""
     if qos is None:
         return "no target was set"
     from profiler.analyse.qos import parse
 
     parts = []
     for c in parse(qos).constraints:
-        limits = " and ".join(f"{METRICS[limit.metric]} ≤ {format_duration(limit.limit_s)}" for limit in c.limits)
+        limits = " and ".join(f"{METRICS[limit.metric]} ≤ {limit_words(limit.limit_s)}" for limit in c.limits)
         if c.kind == "error_rate":
             parts.append(f"at most {100 - c.percent:g} % errors")
         elif c.kind == "joint":
@@ -124,7 +129,11 @@ def _best(
 
 def _other(limit: float | None, kind: str) -> str:
     unit = "users" if kind == "concurrency" else "requests/s"
-    return f"to keep it up to {limit:g} {unit} only." if limit is not None else f"to keep it at no {'number of users' if kind == 'concurrency' else 'rate'} that was tried."
+    return (
+        f"to keep it up to {limit:g} {unit} only."
+        if limit is not None
+        else f"to keep it at no {'number of users' if kind == 'concurrency' else 'rate'} that was tried."
+    )
 
 
 def _fastest(selection: Selection, workload: str, winners: Sequence[str], load: tuple[str, float]) -> str | None:
@@ -168,6 +177,9 @@ def _but(selection: Selection, workload: str, kind: str | None, chosen: Sequence
         found.append("One engine start screens, and starts differ: --repeats 3 decides.")
     if suspect:
         found.append(f"{len(suspect)} of the runs of {chosen[0]} are not valid; they prove nothing and are left out of the answer.")
+    weak = [row for row in rows if row["status"] == "done" and row["validity"] != "valid"]
+    if weak and not chosen:
+        found.append(f"{len(weak)} of {len(rows)} runs are not valid and prove nothing: see their findings under Validity.")
     if len({row["variant"] for row in selection.done}) > 1:
         found.append("Quality was not evaluated: a narrower variant may answer worse.")
     return tuple(found)

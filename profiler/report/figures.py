@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#A87400", "#3D93C9")
 SYMBOLS = {"concurrency": "circle", "rate": "diamond"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+# Whole numbers at 1, 2 and 5 of each decade: plotly's own labels leave the zeros out.
+_MARKS = [mark * 10**power for power in range(-3, 7) for mark in (1, 2, 5)]
+LOG_TICKS = {"tickvals": _MARKS, "ticktext": [f"{mark:,.12g}" for mark in _MARKS]}
 METRICS = {"ttft": ("TTFT", "ttft_sched"), "tpot": ("TPOT", "tpot")}
 DISTRIBUTION_POINTS = 400  # of a curve that has more: a screen shows no more
 
@@ -131,6 +134,11 @@ def named(text: object) -> str:
     return str(text).replace("&", "&amp;").replace("<", "&lt;")
 
 
+def limit_words(seconds: float) -> str:
+    """`500 ms`, `1.5 s`: a limit has no decimals that nobody wrote."""
+    return f"{seconds * 1e3:g} ms" if seconds < 1 else f"{seconds:g} s"
+
+
 def span(counts: Sequence[int]) -> str:
     """`60`, `60–75`: of sorted counts."""
     return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]}–{counts[-1]}"
@@ -154,6 +162,7 @@ def _curve(points: Sequence[Row], backend: str, kind: str, symbol: str, number: 
         marker={"symbol": symbol, "size": 9, "color": line["color"]},
         text=[f"{row['load']:g}" + ("/s" if kind == "rate" else "") for row in points],
         textposition="top center",
+        cliponaxis=False,
         name=named(backend) if kind == "concurrency" else f"{named(backend)}, open loop",
         meta=of_trace(points[0]),
         customdata=notes,
@@ -167,14 +176,14 @@ def _mark_limit(plot: go.Figure, qos: str | None, metric: str, vertical: bool = 
 
     limits = [limit for c in parse(qos).constraints for limit in c.limits if limit.metric == metric] if qos else []
     for limit in limits:
-        at, text = limit.limit_s * 1e3, f"limit {format_duration(limit.limit_s)}"
+        at, text = limit.limit_s * 1e3, f"limit {limit_words(limit.limit_s)}"
         line = {"dash": "dot", "width": 1.5, "color": "#888"}
         if vertical:
             plot.add_vline(x=at, line=line)
             plot.add_annotation(x=at, y=0.04, yref="paper", text=text, showarrow=False, xanchor="right", xshift=-3, font={"size": 11})
         else:  # on a logarithmic axis a line stands at its value, an annotation at its logarithm
             plot.add_hline(y=at, line=line)
-            plot.add_annotation(y=math.log10(at), x=1, xref="paper", text=text, showarrow=False, xanchor="right", yanchor="bottom")
+            plot.add_annotation(y=math.log10(at), x=0, xref="paper", text=text, showarrow=False, xanchor="left", yanchor="bottom", font={"size": 11})  # fmt: skip
 
 
 def layout(plot: go.Figure, x: str, y: str, y_type: str | None = None) -> None:
@@ -188,7 +197,7 @@ def layout(plot: go.Figure, x: str, y: str, y_type: str | None = None) -> None:
         font={"size": 12},
         hovermode="closest",
         xaxis={"title": {"text": x}, "rangemode": "tozero", "automargin": True},
-        yaxis={"title": {"text": y}, "automargin": True, **({"type": y_type, "dtick": "D2"} if y_type else {})},
+        yaxis={"title": {"text": y}, "automargin": True, **({"type": y_type, **LOG_TICKS} if y_type else {})},
     )
 
 

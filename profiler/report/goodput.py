@@ -38,6 +38,8 @@ def against_load(selection: Selection, workload: str, kind: str) -> Figure | Non
     loop, axis = LOOPS[kind]
     layout(plot, axis, "goodput, requests/s")
     plot.update_yaxes(rangemode="tozero")
+    if kind == "concurrency":
+        plot.update_xaxes(tickvals=sorted({row["load"] for row in rows}))
     n = span(sorted(row["n_cohort"] for row in rows))
     beyond = " Dotted: every offered request." if kind == "rate" else ""
     caption = (

@@ -55,6 +55,7 @@ def per_token(selection: Selection, workload: str, scope: str) -> Figure:
                     marker={"size": 9},
                     text=[f"{row['load']:g}" + ("/s" if row["load_kind"] == "rate" else "") for row in own],
                     textposition="top center",
+                    cliponaxis=False,
                     name=named(backend),
                     meta=of_trace(own[0]),
                     customdata=[[row["run_id"]] for row in own],

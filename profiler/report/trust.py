@@ -50,7 +50,7 @@ def _demand(planned: Answer | None) -> str:
 def _prices(planned: Answer | None) -> str:
     """The dates and bases of the prices that were used, or how to have some."""
     if planned is None:
-        return "none on this page: `profile fit --qos … --demand … --out FILE` adds capacity and cost"
+        return "none on this page; profile fit --qos … --demand … --out FILE adds capacity and cost"
     found = [cost for c in planned.candidates for cost in c.costs]
     days = sorted({cost.offer.as_of for cost in found})
     if not days:

@@ -42,9 +42,6 @@
     });
   }
   async function all() {
-    let sets = null;
-    const early = function (event) { sets = event.detail; };
-    document.addEventListener("filtered", early);
     try {
       await unpack();
       for (const block of document.querySelectorAll("script[data-figure]")) {
@@ -56,9 +53,8 @@
         if (!plot.childElementCount) plot.textContent = "This browser could not draw the figure (" + error + "); “As text” below has its numbers.";
       });
     }
-    document.removeEventListener("filtered", early);
     document.addEventListener("filtered", function (event) { filter(event.detail); });
-    window.dispatchEvent(new HashChangeEvent("hashchange"));
+    filter(window.filterSets);
     document.documentElement.dataset.drawn = "yes";
   }
   all();

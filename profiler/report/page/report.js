@@ -38,6 +38,7 @@
     document.getElementById("shown").textContent = filtering()
       ? left + " of " + runs.length + " runs shown; answers and captions are about all of them"
       : runs.length + " runs";
+    window.filterSets = sets;
     document.dispatchEvent(new CustomEvent("filtered", { detail: sets }));
   }
   function goTo(id) {
