@@ -79,6 +79,8 @@ def _choice(selection: Selection, workload: str) -> Choice:
     qos = selection.qos(workload)
     limits = {kind: _limits(selection, workload, kind) for kind, _ in LOOPS}
     kind = next((kind for kind, _ in LOOPS if any(v is not None for v in limits[kind].values())), None)
+    use: tuple[str, ...]
+    why: tuple[str, ...]
     if qos is None:
         headline, use, why = f"For {workload} nothing was judged: no target was set.", (), ()
     elif kind is None:
