@@ -79,6 +79,8 @@ def _choice(selection: Selection, workload: str) -> Choice:
     qos = selection.qos(workload)
     limits = {kind: _limits(selection, workload, kind) for kind, _ in LOOPS}
     kind = next((kind for kind, _ in LOOPS if any(v is not None for v in limits[kind].values())), None)
+    use: tuple[str, ...]
+    why: tuple[str, ...]
     if qos is None:
         headline, use, why = f"For {workload} nothing was judged: no target was set.", (), ()
     elif kind is None:
@@ -105,7 +107,7 @@ def _best(
     found = {backend: limit for backend, limit in limits[kind].items() if limit is not None}
     top = max(found.values())
     winners = [backend for backend, limit in found.items() if limit == top]
-    at = f"{top:g} {dict(LOOPS)[kind]}"
+    at = f"{top:g} {dict(LOOPS)[kind]}".replace("1 users at once", "1 user", 1) if top == 1 else f"{top:g} {dict(LOOPS)[kind]}"
     fastest = _fastest(selection, workload, winners, (kind, top))
     use = (fastest, *(w for w in winners if w != fastest)) if fastest else tuple(winners)
     headline = f"For {workload} use {use[0]}: it keeps the target at {at}"
@@ -115,7 +117,7 @@ def _best(
         why = [] if not others else [f"{b} was proven " + _other(limits[kind][b], kind) for b in others]
     elif fastest:
         rest = _joined([w for w in winners if w != fastest])
-        headline += f", as {'do' if len(winners) > 2 else 'does'} {rest}, and its tokens come faster."
+        headline += f", as {'do' if len(winners) > 2 else 'does'} {rest}, and its median time per token is lower."
         why = [f"At that load the 95 % intervals of its median time per token and that of {rest} do not overlap."]
     else:
         headline += f". {_joined([w for w in winners if w != use[0]])} {'do' if len(winners) > 2 else 'does'} too."
