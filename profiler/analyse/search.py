@@ -126,6 +126,8 @@ class Search:
         """The engine start has ended."""
         self.starts += 1
         self._asked = []
+        if self.starts >= DECIDING and self.cohorts and not self._sound():
+            self.lost = f"all {sum(map(len, self.cohorts.values()))} runs were disturbed or never settled: measure on an idle machine"
 
     def done(self) -> bool:
         if self.lost is not None or self.starts >= self.most_starts:
