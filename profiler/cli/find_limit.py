@@ -93,7 +93,7 @@ def _search(
                     continue
                 if repeat == 0:
                     for workload, search in own:
-                        _remember(spec, backend, workload, environment, search, store, progress)
+                        _remember(spec, backend, workload, environment, search, store, cells, progress)
                     own = [(workload, search) for workload, search in own if _goes_on(search, repeat)]
                 asked: list[tuple[Search, Ask]] = []
                 probes = _probes(spec, backend, own, repeat, environment, store, asked, cells, progress)
@@ -149,7 +149,14 @@ def _probes(
 
 
 def _remember(
-    spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, environment: str, search: Search, store: Store, progress: Progress
+    spec: SweepSpec,
+    backend: BackendSpec,
+    workload: WorkloadSpec,
+    environment: str,
+    search: Search,
+    store: Store,
+    cells: list[str],
+    progress: Progress,
 ) -> None:
     """Every whole cohort that the store has of these cells, at whatever load, whatever target it was measured for."""
     from profiler import plan as planning
@@ -162,6 +169,7 @@ def _remember(
         cell = planning.probe(spec, backend, workload, row["load"], row["repeat"], screen=False)
         if row["cell_id"] == cell.cell_id and counts(document := store.run(str(row["run_id"]))):
             search.remember(row["load"], document if document["run"]["qos"] == cell.qos else _judged_anew(store, document, cell))
+            cells.append(cell.cell_id)
             kept += 1
     if kept:
         search.take_up()

@@ -150,6 +150,15 @@ def test_what_is_known_is_not_asked_again() -> None:
     assert (again.found().lower, again.found().upper) == (first.found().lower, first.found().upper)
 
 
+def test_a_search_that_was_stopped_early_goes_on() -> None:
+    """Though in none of its starts so far a load failed."""
+    again = Search(1.0)
+    for number in range(4):
+        again.remember(3.2, answer(3.2, 0.04, f"s{number}", 800, number))
+    again.take_up()
+    assert again.starts == 4 and not again.done() and again.ask() is not None
+
+
 def test_another_limit_far_away_is_searched_anew() -> None:
     first = Search(1.0, rung=0.1)
     run(first, 3.3, n=1500)
