@@ -13,6 +13,7 @@ import synthetic
 
 from profiler import catalog, plan
 from profiler.analyse import assess, qos, verdict
+from profiler.analyse.latency import summarise
 from profiler.analyse.limit import limits
 from profiler.cli import main as program
 from profiler.cli import measuring
@@ -43,9 +44,12 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             judged = verdict.judge(qos.parse(FIRST), requests, "rate", load, drive)
             run = {"cell_id": cell.cell_id, "repeat": start, "backend": "b", "model": spec.model, "workload": workload.name, "load": load}
             run |= {"load_kind": "rate", "start_id": f"s{start}", "qos": FIRST, "qos_result": judged.result, "request_rate": load}
-            run |= {f"{metric}_p{q}_s": 0.1 for metric in ("ttft", "tpot", "e2e") for q in (50, 95)} | {"n_cohort": len(requests)}
+            run |= {"provenance_class": "measured", "engine": "null", "variant": "none", "device": "cpu", "window_s": HORIZON_S}
             run |= {"window_open_ns": 0, "window_close_ns": int(HORIZON_S * NS), "arrivals": "poisson", "stability": "steady"}
-            store.keep(synthetic.document(**run) | {"verdicts": [judged.to_dict()]}, requests)
+            store.keep(
+                synthetic.document(**summarise(requests, drive, None) | run, profiler_version="0.1.0") | {"verdicts": [judged.to_dict()]},
+                requests,
+            )
     return tmp_path
 
 
