@@ -75,10 +75,7 @@ def measure(folder: Path, seeds: list[str], deadline_s: float) -> None:
     near = limit_strategy.truth(Server("", PLACES, SERVICE_S, (LIMIT_S - SERVICE_S) / SERVICE_S, 0.0), starts=60)
     ladder = ",".join(f"{rate:.4g}" for rate in limit_strategy.rungs_over(near / 2, near * 2, RUNG)[::4])
     long = ",".join(f"{near * factor:.4g}" for factor in (0.95, 1.0, 1.05))
-    jobs = [
-        (f"search-{seed}", f"requests = {REQUESTS}\nseed = {seed}\nfind_limit = true\nmost_starts = 12\nrates = [{0.3 * roof:.4g}]\n")
-        for seed in seeds
-    ]
+    jobs = [(f"search-{seed}", f"requests = {REQUESTS}\nseed = {seed}\nfind_limit = true\nrates = [{0.3 * roof:.4g}]\n") for seed in seeds]
     jobs.insert(1, ("ladder", f"requests = {REQUESTS}\nrates = [{ladder}]\n"))
     jobs.insert(2, ("long", f"requests = {4 * REQUESTS}\nseed = 77\nrates = [{long}]\n"))
     for name, more in jobs:

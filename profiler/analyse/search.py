@@ -126,6 +126,8 @@ class Search:
         """The engine start has ended."""
         self.starts += 1
         self._asked = []
+        if self.starts >= DECIDING and self.cohorts and not self._sound():
+            self.lost = f"all {sum(map(len, self.cohorts.values()))} runs were disturbed or never settled: measure on an idle machine"
 
     def done(self) -> bool:
         if self.lost is not None or self.starts >= self.most_starts:
@@ -192,8 +194,9 @@ class Search:
     def _bracket(self) -> tuple[float | None, float | None]:
         """The lowest load that does not pass, and the highest below it that does."""
         passing = {load: passes(document, load) for load, document in self.screens.items()}
-        for rows in self.cohorts.values():
-            passing |= {load: passes(document, load) for load, document in rows.items()}
+        for load in self._loads():  # as most of its starts have it
+            votes = [passes(rows[load], load) for rows in self.cohorts.values() if load in rows]
+            passing[load] = 2 * sum(votes) > len(votes)
         high = min((load for load, ok in passing.items() if not ok), default=None)
         low = max((load for load, ok in passing.items() if ok and (high is None or load < high)), default=None)
         return low, high
@@ -237,7 +240,7 @@ class Search:
     def _wanted(self) -> list[float]:
         """The loads to measure in this start, the more telling first; none where λ* was not bracketed."""
         fit = self._fit()
-        if fit is None or None in self._bracket():
+        if fit is None or (not self.cohorts and None in self._bracket()):
             return []
         rung = 1 + self.rung
         if self.starts >= DECIDING:
@@ -269,11 +272,11 @@ class Search:
         if self._close(lies):
             return f"fits at {lies.lower:.4g}/s, fails at {lies.upper:.4g}/s, {over}"
         low, high = self._bracket()
-        if low is None:
+        if low is None and not self.cohorts:
             return f"no load down to {min(self.screens, default=self.first):.3g}/s passed even a short probe"
-        if high is None:
+        if high is None and (not self.cohorts or lies.upper is None):
             return f"every load up to {max([*self.screens, *self._loads()]):.3g}/s passed: the limit lies beyond what was tried"
-        about = f"near {estimate:.4g}/s" if estimate else f"between {low:.4g} and {high:.4g}/s by short probes"
+        about = f"near {estimate:.4g}/s" if estimate else f"between {low or 0.0:.4g} and {high or math.inf:.4g}/s by short probes"
         return f"{about}, not known to {self.rung:.0%} {over}: more starts (--most-starts), or more requests"
 
 

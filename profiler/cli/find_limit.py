@@ -93,7 +93,7 @@ def _search(
                     continue
                 if repeat == 0:
                     for workload, search in own:
-                        _remember(spec, backend, workload, environment, search, store, progress)
+                        _remember(spec, backend, workload, environment, search, store, cells, progress)
                     own = [(workload, search) for workload, search in own if _goes_on(search, repeat)]
                 asked: list[tuple[Search, Ask]] = []
                 probes = _probes(spec, backend, own, repeat, environment, store, asked, cells, progress)
@@ -126,6 +126,7 @@ def _probes(
 ) -> Iterator[Cell]:
     """The probes of one start, each named when the one before has been told. What the store knows is not measured again."""
     from profiler import plan as planning
+    from profiler.analyse.together import counts
 
     known = {
         (row["cell_id"], row["environment_hash"], row["repeat"]): row["run_id"]
@@ -137,7 +138,9 @@ def _probes(
             cell = planning.probe(spec, backend, workload, ask.load, repeat, screen=ask.purpose == "screen")
             cells.append(cell.cell_id)
             stored = known.get((cell.cell_id, environment, repeat))
-            if stored is not None and (document := store.run(str(stored))).get("verdicts"):
+            document = store.run(str(stored)) if stored is not None else None
+            # A disturbed run is good enough to say where to look, and is measured again where it ought to prove something.
+            if document is not None and document.get("verdicts") and (ask.purpose == "screen" or counts(document)):
                 search.tell(ask, document if document["run"]["qos"] == cell.qos else _judged_anew(store, document, cell))
                 progress.note(f"{cell.label}: from the store")
                 continue
@@ -146,18 +149,27 @@ def _probes(
 
 
 def _remember(
-    spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, environment: str, search: Search, store: Store, progress: Progress
+    spec: SweepSpec,
+    backend: BackendSpec,
+    workload: WorkloadSpec,
+    environment: str,
+    search: Search,
+    store: Store,
+    cells: list[str],
+    progress: Progress,
 ) -> None:
     """Every whole cohort that the store has of these cells, at whatever load, whatever target it was measured for."""
     from profiler import plan as planning
+    from profiler.analyse.together import counts
 
     runs = store.runs()
     same = runs[(runs["backend"] == backend.name) & (runs["workload"] == workload.name) & (runs["environment_hash"] == environment)]
     kept = 0
     for row in same[(same["status"] == "done") & (same["validity"] != "invalid") & (same["load_kind"] == "rate")].to_dict("records"):
         cell = planning.probe(spec, backend, workload, row["load"], row["repeat"], screen=False)
-        if row["cell_id"] == cell.cell_id and (document := store.run(str(row["run_id"]))).get("verdicts"):
+        if row["cell_id"] == cell.cell_id and counts(document := store.run(str(row["run_id"]))):
             search.remember(row["load"], document if document["run"]["qos"] == cell.qos else _judged_anew(store, document, cell))
+            cells.append(cell.cell_id)
             kept += 1
     if kept:
         search.take_up()

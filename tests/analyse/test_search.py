@@ -127,6 +127,17 @@ def test_an_engine_that_fails_ends_the_search_with_its_reason() -> None:
     assert search.done() and search.ask() is None and "the engine died" in search.found().reason
 
 
+def test_a_machine_that_is_not_idle_ends_the_search() -> None:
+    search = Search(1.0)
+    while not search.done():
+        while (ask := search.ask()) is not None:
+            document = answer(ask.load, 0.0 if ask.load < 4.0 else 0.5, f"s{search.starts}", 24 if ask.purpose == "screen" else 500, 1)
+            document["run"] |= {"validity": "suspect", "validity_reasons": ["other programs used 1.1 of 2 cores"]}
+            search.tell(ask, document)
+        search.start_over()
+    assert search.starts == 3 and "disturbed" in search.found().reason and search.found().lower is None
+
+
 def test_what_is_known_is_not_asked_again() -> None:
     first = Search(1.0, rung=0.1)
     run(first, 3.3, n=1500)
@@ -137,6 +148,15 @@ def test_what_is_known_is_not_asked_again() -> None:
     again.take_up()
     assert again.done() and again.ask() is None
     assert (again.found().lower, again.found().upper) == (first.found().lower, first.found().upper)
+
+
+def test_a_search_that_was_stopped_early_goes_on() -> None:
+    """Though in none of its starts so far a load failed."""
+    again = Search(1.0)
+    for number in range(4):
+        again.remember(3.2, answer(3.2, 0.04, f"s{number}", 800, number))
+    again.take_up()
+    assert again.starts == 4 and not again.done() and again.ask() is not None
 
 
 def test_another_limit_far_away_is_searched_anew() -> None:

@@ -13,9 +13,10 @@ import synthetic
 
 from profiler import catalog, plan
 from profiler.analyse import assess, qos, verdict
+from profiler.analyse.latency import summarise
 from profiler.analyse.limit import limits
-from profiler.cli import find_limit, measuring
 from profiler.cli import main as program
+from profiler.cli import measuring
 from profiler.spec import SweepSpec
 from profiler.store.store import Store
 
@@ -32,7 +33,6 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "b.toml").write_text('name = "b"\n' + BACKEND)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(assess, "environment_hash", lambda *_: "e1")
-    monkeypatch.setattr(find_limit, "_report", lambda *_, **__: None)  # it wants more of a run than is made here
     spec = SweepSpec(name="command-line", backends=("b.toml",), isl=16, osl=32, requests=900, find_limit=True, rung=0.1, qos=FIRST)
     (workload,) = plan.parts(spec)[1]
     store, backend = Store(tmp_path / "results"), catalog.backend("b.toml")
@@ -44,8 +44,12 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             judged = verdict.judge(qos.parse(FIRST), requests, "rate", load, drive)
             run = {"cell_id": cell.cell_id, "repeat": start, "backend": "b", "model": spec.model, "workload": workload.name, "load": load}
             run |= {"load_kind": "rate", "start_id": f"s{start}", "qos": FIRST, "qos_result": judged.result, "request_rate": load}
+            run |= {"provenance_class": "measured", "engine": "null", "variant": "none", "device": "cpu", "window_s": HORIZON_S}
             run |= {"window_open_ns": 0, "window_close_ns": int(HORIZON_S * NS), "arrivals": "poisson", "stability": "steady"}
-            store.keep(synthetic.document(**run) | {"verdicts": [judged.to_dict()]}, requests)
+            store.keep(
+                synthetic.document(**summarise(requests, drive, None) | run, profiler_version="0.1.0") | {"verdicts": [judged.to_dict()]},
+                requests,
+            )
     return tmp_path
 
 
