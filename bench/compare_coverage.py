@@ -1,6 +1,6 @@
 """How often the bounds of a comparison are wrong, by method and number of starts: Welch's t over starts against the hierarchical bootstrap.
 
-    .venv/bin/python bench/compare_coverage.py [--trials 1000] [--seed 1]
+    .venv/bin/python bench/compare_coverage.py [--trials 1000] [--starts 2 3 5] [--seed 1]
 
 The oracle is the generator: both arms come from one distribution, so the true ratio is 1, and a bound of 95 % should be on its wrong side in 5 % of
 trials. Starts multiply all their requests by a factor; requests scatter within a start, in one case with memory. It shares no code with the product
@@ -74,11 +74,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--starts", type=int, nargs="+", default=STARTS)
     options = parser.parse_args()
-    draw = np.random.default_rng(options.seed)
     print("| starts per arm | " + " | ".join(f"{name}: t, bootstrap" for name in CASES) + " |")
     print("|---|" + "---|" * len(CASES))
-    for k in STARTS:
+    draw = np.random.default_rng(options.seed)
+    for k in options.starts:
         cells = []
         for make, percent in CASES.values():
             wrong = [0, 0]

@@ -1,9 +1,9 @@
 """Every load generator against ONE server, one after another at the same load, and all of their files in one results folder.
 
     .venv/bin/python bench/one_server.py [--clients ours,guidellm,aiperf,vllm,inference-perf] [--users 4] [--requests 40]
-                                         [--input-tokens 16] [--output-tokens 32] [--url URL --model NAME] [--keep FOLDER] [--results FOLDER]
+                                         [--input-tokens 16] [--output-tokens 32] [--backend NAME | --url URL --model NAME] [--keep FOLDER] [--results FOLDER]
 
-Without --url the server is the paced one: first token and gaps drawn from seeded lognormal distributions, and what it really sent is
+Without --backend and --url the server is the paced one: first token and gaps drawn from seeded lognormal distributions, and what it really sent is
 written down, so that the truth of each client's own requests stands beside its figures. With --role-first it sends the role-only chunk
 of a chat at once, as several servers do. Peers are set up as in bench/peers.py ($SLM_PROFILER_PEERS). --keep takes the tools' own files.
 Prints the Markdown of `profile results tools` and, for the paced server, each client's requests by the server's own record.
@@ -26,6 +26,7 @@ from peer_clients import adapters, compare, environment
 
 from profiler.engines import registry
 from profiler.engines.paced import record
+from profiler.engines.protocol import RunningEngine
 from profiler.spec import BackendSpec
 
 PACE = {"ttft_ms": 60, "itl_ms": 10, "distribution": "lognormal", "ttft_cv": 0.3, "itl_cv": 0.2, "seed": 7}
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--output-tokens", type=int, default=32)
     parser.add_argument("--tokenizer", default="smollm2-135m-instruct", help="whose tokenizer everybody loads")
     parser.add_argument("--role-first", action="store_true", help="the paced server sends a chat's role-only chunk at once")
+    parser.add_argument("--backend", help="a backend that is started here, such as openvino-xeon-int8, with --tokenizer's model")
     parser.add_argument("--url", help="an OpenAI-compatible server that runs already, without /v1")
     parser.add_argument("--model", default="paced", help="what --url serves")
     parser.add_argument("--keep", type=Path, help="copy the tools' files here")
@@ -100,6 +102,11 @@ def serving(options: argparse.Namespace, work: Path) -> Iterator[str]:
     if options.url:
         yield options.url
         return
+    if options.backend:
+        with started(options, work) as running:
+            options.model = adapters.MODEL = running.endpoint.model
+            yield f"http://{running.endpoint.host}:{running.endpoint.port}"
+        return
     settings = {**PACE, "record": str(work / "sent.jsonl"), **({"role_first": True} if options.role_first else {})}
     spec = BackendSpec(name="paced", summary="one server", engine="paced", device="cpu", precision="none", options=settings)
     engine = registry.get("paced")
@@ -109,6 +116,22 @@ def serving(options: argparse.Namespace, work: Path) -> Iterator[str]:
 
     with engine.start(engine.prepare(None, spec, quiet), spec, work / "engine.log", quiet) as running:
         yield f"http://{running.endpoint.host}:{running.endpoint.port}"
+
+
+@contextlib.contextmanager
+def started(options: argparse.Namespace, work: Path) -> Iterator[RunningEngine]:
+    from profiler import catalog, environments
+    from profiler.models import resolve
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    spec = catalog.backend(options.backend)
+    engine = registry.get(spec.engine)
+    export = environments.ENVIRONMENTS["openvino-export"]
+    model = resolve(options.tokenizer, say, convert_python=lambda: environments.ensure(export, say).python)
+    with engine.start(engine.prepare(model, spec, say), spec, work / "engine.log", say) as running:
+        yield running
 
 
 def one(client: str, url: str, options: argparse.Namespace, folder: Path, tokenizer: Path, variables: dict[str, str]) -> str | None:

@@ -44,17 +44,19 @@ backends = ["{backend}"]
 workloads = []
 isl = 16
 osl = 8
-concurrency = [1, 2, 3, 4, 5, 6, 7, 8]
-rates = [20.0, 30.0, 40.0, 50.0]
+concurrency = {users}
+rates = [40.0, 50.0, 60.0, 70.0, 80.0, 90.0]
 qos = "ttft_p50<=5s, tpot_p50<=1s"
-requests = 40
+requests = 150
 window_min_s = 0.3
 window_max_s = 20.0
 warmup_s = 0.1
 """
 KINDS = ("program", "parent", "client", "reader")
-WEIGHTS = (4, 3, 4, 3)
-STARTING = 0.8  # how often a sweep that has not begun a cell yet is spared: killing it then tells little, and it takes seconds to get there
+WEIGHTS = (1, 1, 8, 3)
+STARTING = (
+    0.98  # how often a sweep that has not begun a cell yet is spared: killing it then tells little, and it takes seconds to get there
+)
 RECORD = struct.Struct("<B3xIqqI")  # kind, seq, two times, length of what follows; docs/store.md
 SENT, END, ERROR = 1, 3, 5
 
@@ -111,8 +113,8 @@ def read(root: Path, seed: int) -> None:
         last = {row["run_id"] for row in rows[-3:] if row["n_cohort"]}
         if store.records(last).keys() != last:
             wrong.append("a run without its requests")
-        print(json.dumps({"runs": len(rows), "wrong": wrong}), flush=True)
-        time.sleep(pause.uniform(0.1, 0.6))
+        os.write(1, json.dumps({"runs": len(rows), "wrong": wrong}).encode() + b"\n")  # in one piece: it may be killed in between two
+        time.sleep(pause.uniform(0.3, 1.7))
 
 
 class Crash:
@@ -124,7 +126,7 @@ class Crash:
         self.root.mkdir()
         self.links.mkdir()
         (work / "crash.toml").write_text(BACKEND)
-        (work / "spec.toml").write_text(SPEC.format(backend=work / "crash.toml"))
+        (work / "spec.toml").write_text(SPEC.format(backend=work / "crash.toml", users=list(range(1, 31))))
         self.kills: Counter[str] = Counter()
         self.ended_alone: Counter[int] = Counter()
         self.started = 0
@@ -183,6 +185,8 @@ class Crash:
         kind = self.random.choices(KINDS, WEIGHTS)[0]
         number = self.random.randrange(len(self.sweeps))
         if kind == "reader":
+            if self.kills["reader"] > self.kills.total() // 4:
+                return  # they are always there, a client only while a cell is measured
             at = self.random.randrange(len(self.readers))
             end([psutil.Process(self.readers[at].pid)])
             self.readers[at].wait()
@@ -247,7 +251,7 @@ def main() -> int:
     parser.add_argument("--readers", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit-s", type=float, default=3600, help="end after so long, with fewer kills")
-    parser.add_argument("--gap-s", type=float, default=2.5, help="longest time between two kills")
+    parser.add_argument("--gap-s", type=float, default=1.0, help="longest time between two kills")
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.read is not None:
@@ -265,6 +269,7 @@ def main() -> int:
 
 
 def report(crash: Crash, took_s: float) -> int:
+    print(f"{crash.kills.total()} kills in {took_s:.0f} s", file=sys.stderr)
     verify = [sys.executable, "-m", "profiler", "results", "verify", "--json", "--results", str(crash.root)]
     done = subprocess.run(verify, capture_output=True, text=True)
     told = json.loads(done.stdout)

@@ -20,6 +20,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from profiler.analyse.crossings import Curve, Stretch, stretches
+from profiler.analyse.offers import BASES, Basis
 from profiler.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +29,6 @@ FIGURES = ROOT / "docs" / "worked-example"
 TABLES = ("openvino", "openvino-fp16", "openvino-at-once", "h100", "l4")
 QOS, RATE = "tpot_p95<=100ms", 2.0
 COMMAND = ("cost", "--qos", QOS, "--demand", f"{RATE:g}rps", "--prices", str(FIGURES / "prices.toml"), "--json")
-BASES = ("rented", "owned", "paid")
 COLOURS = {"h100-sglang": "#6929c4", "l4-vllm": "#1192e8", "xeon-8580-fp16": "#005d5d", "xeon-8580-int8": "#9f1853"}
 SIGNS = {"=": "", "<=": "≤ ", ">=": "≥ "}
 
@@ -101,7 +101,7 @@ def _money(said: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def curve(said: dict[str, Any], backend: str, basis: str, at: str = "limit") -> Curve:
+def curve(said: dict[str, Any], backend: str, basis: Basis, at: str = "limit") -> Curve:
     """One staircase of the page: `at` λ* or at saturation."""
     c = next(c for c in said["candidates"] if c["backend"] == backend)
     cost = next(cost for cost in c["costs"] if cost["offer"]["basis"] == basis)
@@ -116,7 +116,7 @@ def _crossings(said: dict[str, Any]) -> str:
     for basis, found in said["rankings"][0]["cheapest_by_demand"].items():
         made = [Stretch(s["above"], s["upto"], Curve(**s["curve"]), s["month"]) for s in found]
         lines.append(f"* {basis}: {words(made, 4)}.")
-    for basis in ("rented", "owned"):
+    for basis in BASES[:2]:
         for xeon in (curve(said, name, "paid") for name in ("xeon-8580-fp16", "xeon-8580-int8")):
             mixed = stretches([xeon, curve(said, "l4-vllm", basis), curve(said, "h100-sglang", basis)], 30.0)
             lines.append(f"* {xeon.name} against {basis} accelerators: {words(mixed, 4)}.")

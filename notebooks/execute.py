@@ -60,7 +60,7 @@ def add_pictures(notebook: Any) -> None:
         )
         context = browser.new_context(viewport={"width": WIDTH_PX, "height": 800}, offline=True)
         page = context.new_page()
-        page.set_content("<body style='margin:0'><div id='figure'></div>")
+        page.set_content("<!doctype html><body style='margin:0'><div id='figure'></div>")
         page.add_script_tag(content=get_plotlyjs())
         for output in figures(notebook):
             figure = output["data"][PLOTLY]

@@ -24,7 +24,7 @@ from profiler.workload import arrivals, pauses, replay
 
 # Engine start, model load and first generation; seen 5-35 s (docs/engines.md). Only for the estimate of a dry run.
 START_S = (5.0, 35.0)
-SCREEN_REQUESTS = 12  # of the first look at a screening probe; looks double (run/enough.py)
+SCREEN_REQUESTS = 12  # of the first look at a screening probe; looks double four times (run/enough.py), to a whole cohort at most
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,6 @@ def make(spec: SweepSpec, first_repeat: int = 0) -> Plan:
 
 def probe(spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, load: float, start: int, *, screen: bool) -> Cell:
     """One load of a search: a short run that ends once it is plain which way it goes, or a whole cohort."""
-    # Looks double four times: the last one, and so the longest short probe, is no longer than a whole cohort.
     short = {"until": "screened", "requests": max(1, min(SCREEN_REQUESTS, spec.requests // 16))}
     own = spec.model_copy(update={"rates": (load,), "concurrency": (), **(short if screen else {"until": "requests"})})
     return replace(make_cell(own, backend, workload, "rate", load, _qos_of(spec, workload), "poisson"), run=start)

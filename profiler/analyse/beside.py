@@ -156,13 +156,11 @@ def _records(frame: Any) -> list[RequestRecord]:
     import pandas as pd
 
     names = set(RequestRecord.__dataclass_fields__) & set(frame.columns)
-    return [
-        RequestRecord(
-            **{
-                name: tuple(int(v) for v in value) if name.startswith("arrival_") else None if pd.isna(value) else value
-                for name, value in row.items()
-                if name in names
-            }
-        )
-        for row in frame.to_dict("records")
-    ]
+    records = []
+    for row in frame.to_dict("records"):
+        values: dict[str, Any] = {}
+        for name in names:
+            value = row[name]
+            values[name] = tuple(map(int, value)) if name.startswith("arrival_") else None if pd.isna(value) else value
+        records.append(RequestRecord(**values))
+    return records

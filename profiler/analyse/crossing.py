@@ -26,6 +26,7 @@ from profiler.analyse.starts import DECIDING
 # How fast the probit share rises with the log of the load: 4 for a queue before 4 places, 10 for one before 32, more for a TPOT limit that
 # all requests cross together. Only where the probes say nothing does the prior.
 SLOPE, SLOPE_SIGMA = 8.0, 0.8
+PRIOR_FREEDOM = 4
 PRIOR_WEIGHT = 1e-4  # of the slope in the interval, in squared log load: as of one pair of loads 1.4 % apart
 SLOPES = np.geomspace(1.0, 100.0, 24)
 BEYOND = math.log(1.6)  # how far outside the probes the crossing may be looked for
@@ -165,7 +166,6 @@ def interval(runs: Sequence[Seen], share: float, near: float, alpha_lo: float, a
     if len(by_start) < DECIDING:
         return Interval(None, None)
     z_allowed = float(ndtri(share))
-    slope, slope_error, freedom = _slope(close, share)
     n = len(by_start)
     # Of each start what lies nearest to the crossing counts most: the curve is straight there only, and its loads share their chance.
     width = CLOSE * math.log(reach)
@@ -175,6 +175,7 @@ def interval(runs: Sequence[Seen], share: float, near: float, alpha_lo: float, a
     density = math.exp(-(z_allowed**2) / 2) / math.sqrt(2 * math.pi)
     worth = float(np.mean([np.mean([one.n for one in rows]) for rows in by_start]))
     counted = share * (1 - share) / worth / density**2  # what the number of requests alone makes of a start's probit
+    slope, slope_error, freedom = _slope(by_start, share, middle, level, counted)
     normal, chi_square, student = _pivots(n, freedom)
     slopes = np.maximum(slope + slope_error * student, slope / 4)
     x0 = float(middle.mean())
@@ -198,19 +199,27 @@ def _measured(runs: Sequence[Seen], share: float, lower: float, upper: float, re
     return Interval(lower if lower >= loads[0] / reach else None, upper if upper <= loads[-1] * reach else None)
 
 
-def _slope(runs: Sequence[Seen], share: float) -> tuple[float, float, int]:
-    """Within starts: of the probit against the log load, its standard error and degrees of freedom. Few pairs lean on the prior's middle."""
-    along, squares, pairs = SLOPE * PRIOR_WEIGHT, PRIOR_WEIGHT, []
-    for rows in _grouped(runs, lambda one: one.start):
-        x = np.array([one.x for one in rows])
-        z = np.array([one.probit(share) for one in rows])
-        x, z = x - x.mean(), z - z.mean()
-        along, squares = along + float(x @ z), squares + float(x @ x)
-        pairs.append((x, z))
-    slope = max(along / squares, float(SLOPES[0]))
-    freedom = max(2, sum(len(x) - 1 for x, _ in pairs if len(x) > 1) - 1)
-    residual = sum(float(((z - slope * x) ** 2).sum()) for x, z in pairs) + PRIOR_WEIGHT * (slope - SLOPE) ** 2
-    return slope, math.sqrt(residual / freedom / squares), freedom
+def _slope(by_start: Sequence[Sequence[Seen]], share: float, middle: Floats, level: Floats, counted: float) -> tuple[float, float, int]:
+    """Of the probit against the log load, its standard error and degrees of freedom: from the loads within each start, which share their chance,
+    and from the starts, which lie at different loads; each weighs by its own variance. Few loads lean on the prior's middle."""
+    along, squares, freedom = SLOPE * PRIOR_WEIGHT, PRIOR_WEIGHT, PRIOR_FREEDOM
+    pairs = []
+    for rows in by_start:
+        x, z = np.array([one.x for one in rows]), np.array([one.probit(share) for one in rows])
+        pairs.append((x - x.mean(), z - z.mean()))
+        along, squares = along + float(pairs[-1][0] @ pairs[-1][1]), squares + float(pairs[-1][0] @ pairs[-1][0])
+        freedom += len(rows) - 1
+    within = along / squares
+    # A few pairs may agree by chance: their scatter is held to what the counts make of it, as if PRIOR_FREEDOM more had shown that.
+    residual = PRIOR_FREEDOM * counted + sum(float(((z - within * x) ** 2).sum()) for x, z in pairs)
+    precision = squares / (residual / freedom)
+    slope, x = within * precision, middle - middle.mean()
+    if len(x) > DECIDING and (spread := float(x @ x)) > PRIOR_WEIGHT:
+        between = float(x @ level) / spread
+        off = level - level.mean() - between * x
+        more = spread / max(float(off @ off) / (len(x) - 2), counted)
+        slope, precision, freedom = slope + between * more, precision + more, freedom + len(x) - 2
+    return max(slope / precision, float(SLOPES[0])), 1 / math.sqrt(precision), freedom
 
 
 def _grouped(runs: Iterable[Seen], key: Any) -> list[list[Seen]]:

@@ -24,6 +24,7 @@ class Estimate:
     range: Range
     saturation: Saturation | None
     notes: tuple[str, ...]
+    checked: bool  # a mean of every metric of the target was published, and is kept up to there
 
 
 def estimate(found: Published, target: QosTarget, rows: Sequence[Row] = ()) -> Estimate | str:
@@ -45,7 +46,12 @@ def estimate(found: Published, target: QosTarget, rows: Sequence[Row] = ()) -> E
         lower = kept if found.kind == "rate" else rates[kept]
         upper = first_above if found.kind == "rate" or first_above is None else rates.get(first_above)
         notes.append("a point estimate without a bound" + (", and by means: a percentile may be missed at less" if found.means else ""))
-        return Estimate(_range(lower, upper if upper is None or upper > lower else None, "by imported figures"), saturation, tuple(notes))
+        return Estimate(
+            _range(lower, upper if upper is None or upper > lower else None, "by imported figures"),
+            saturation,
+            tuple(notes),
+            bool(found.means) and not unchecked,
+        )
     if found.kind == "rate" and first_above is not None:
         top = min(first_above, max(rates.values()))
         notes.append(f"no published load keeps the means: λ* is somewhere below {top:.3g}/s, the lowest of them")
@@ -53,7 +59,7 @@ def estimate(found: Published, target: QosTarget, rows: Sequence[Row] = ()) -> E
         top = max(rates.values())
         what = "the means are above the target there" if found.means else "no latency was published"
         notes.append(f"only a saturated rate is known ({what}): λ* is somewhere below {top:.3g}/s")
-    return Estimate(_range(top, None, "by an imported rate that keeps no limit"), saturation, tuple(notes))
+    return Estimate(_range(top, None, "by an imported rate that keeps no limit"), saturation, tuple(notes), False)
 
 
 def achieved(found: Published) -> dict[float, float]:

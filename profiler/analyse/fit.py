@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from profiler.store.store import Store
 
 
+OTHER = 0.2  # mean lengths that differ by more are other lengths
+
+
 @dataclass(frozen=True)
 class Question:
     """What is asked. `demand` None: no replicas, and costs at λ* and at saturation only are those of a demand of λ*."""
@@ -205,6 +208,8 @@ def _candidate(
             saturation = guess.saturation
     demand = question.demand.resolved(osl, _e2e(rows, requests)) if question.demand is not None else None
     known = span if guess is None else guess.range
+    if demand is not None and (text := _other_lengths(demand, isl, osl)):
+        missing.append(text)
     sized: sizing.Capacity | None = None
     if known is not None and demand is not None:
         ready = [row["ready_s"] for row in rows if row["ready_s"] is not None]
@@ -277,6 +282,19 @@ def _range(
     if at_limit > highest:
         missing.append(f"λ* is extrapolated: more sequences would run at once than in any run ({highest:.1f})")
     return span_
+
+
+def _other_lengths(demand: Demand, isl: float | None, osl: float | None) -> str | None:
+    """Where a trace's lengths are not those that λ* was found with."""
+    if not demand.trace_lengths or not isl or not osl:
+        return None
+    own = [sum(pair[i] for pair in demand.trace_lengths) / len(demand.trace_lengths) for i in (0, 1)]
+    if all(abs(a / b - 1) <= OTHER for a, b in zip(own, (isl, osl), strict=True)):
+        return None
+    return (
+        f"the trace's lengths ({own[0]:.0f} in, {own[1]:.0f} out) are not this workload's ({isl:.0f} in, {osl:.0f} out), of which λ* is: extrapolated; "
+        f"`profile sweep --trace` measures it, --lengths {own[0]:.0f}:{own[1]:.0f} predicts it"
+    )
 
 
 def _lengths(requests: Sequence[RequestRecord]) -> list[tuple[int, int]]:

@@ -13,7 +13,6 @@ from statistics import fmean, stdev
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from profiler.analyse.qos import Floor, answered
 from profiler.records import DriveResult, RequestRecord
@@ -51,6 +50,8 @@ def score(floor: Floor, requests: Sequence[RequestRecord], drive: DriveResult, a
                 return Score(None, 0.0, 0.0, 0.0, "a request was not answered: the job did not end")
             took_s = (max(r.done_ns or 0 for r in own) - min(r.intended_ns for r in own)) / NS_PER_S
             observed, error, mean = took_s, error * (n / took_s / mean), n / took_s  # the rate of the whole job, its ends included
+    from scipy.special import stdtrit
+
     assert asked is not None
     t_fit, t_fail = (float(stdtrit(len(rates) - 1, 1 - alpha)) for alpha in (alpha_fit, alpha_fail))
     return Score(observed, mean / asked, max(0.0, mean - t_fit * error) / asked, (mean + t_fail * error) / asked)

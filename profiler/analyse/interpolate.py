@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 
 from profiler.analyse.law import SLOTS, Law
 
@@ -149,6 +148,8 @@ def fit(metric: str, points: Sequence[Point]) -> Fit:
 
 def within(points: Floats, wanted: Floats) -> bool:
     """Whether `wanted` is a convex combination of `points` (a row each), to INSIDE of their spread; what does not vary must be met exactly."""
+    from scipy.optimize import nnls  # here, and not above: half a second of every `profile fit`
+
     low, high = points.min(axis=0), points.max(axis=0)
     if np.any(wanted < low - INSIDE * (high - low + 1e-12)) or np.any(wanted > high + INSIDE * (high - low + 1e-12)):
         return False
@@ -189,6 +190,8 @@ def _features(metric: str, cells: Floats) -> Floats:
 
 
 def _solve(metric: str, cells: Floats, values: Floats) -> Floats:
+    from scipy.optimize import nnls
+
     left = _features(metric, cells) / values[:, None]
     size = np.linalg.norm(left, axis=0)
     size[size == 0] = 1.0

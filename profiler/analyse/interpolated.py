@@ -91,6 +91,9 @@ def _candidate(
     if isinstance(found, str):
         return replace(blank, missing=(f"not predicted: {found}",))
     missing = [f"predicted from {len(points)} runs of {_workloads(rows)}: {interpolate.words(found.tpot)}"]
+    doubtful = sum(row["validity"] == "suspect" and row["provenance_class"] != "imported" for row in rows)
+    if doubtful:
+        missing.append(f"{doubtful} of these runs are suspect: `profile results show` says why")
     if found.ttft is not None:
         missing.append(interpolate.words(found.ttft))
     lengths = [(max(1, round(isl)), max(1, round(osl)))]

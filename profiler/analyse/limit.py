@@ -108,11 +108,11 @@ def _limit(kind: LoadKind, rows: Sequence[Row], target: QosTarget, requests: Map
     upper = next((probe.load for probe in probes if probe.result == "FAILS"), None)
     provenance: Provenance = rows[0].get("provenance_class") or "measured" if rows else "measured"
     reason = _reason(kind, probes, lower, upper)
-    if kind == "rate" and (lower is None or upper is None):
-        curve = _by_curve(probes)
-        lower, upper = lower if lower is not None else curve.lower, upper if upper is not None else curve.upper
-        if lower is not None and upper is not None and lower < upper and (curve.lower, curve.upper) != (None, None):
-            reason = f"between {lower:.4g} and {upper:.4g} requests/s by the curves of the starts around it"
+    curve = _by_curve(probes) if kind == "rate" else Interval(None, None)
+    if curve.lower is not None and curve.upper is not None:
+        # Of several starts around the limit: worth more than what the short probes and single starts of a search say one by one.
+        lower, upper = curve.lower, curve.upper
+        reason = f"fits at {lower:.4g} requests/s, fails at {upper:.4g}, by the curves of the starts that lie around it"
     return Limit(kind, lower, upper, provenance, reason, tuple(probes))
 
 

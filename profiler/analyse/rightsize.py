@@ -73,10 +73,12 @@ def _sentence(answer: Answer, workload: str, own: Sequence[Candidate], by_class:
             if name == "imported"
             else f"Cheapest that keeps {qos} at"
         )
+        unknown = best.estimate is not None and not best.estimate.checked
+        doubt = " Whether it keeps the target was not published: it may need more." if unknown else ""
         least = "at least " if name == "imported" else ""
         return (
             f"{begin} {asked}: {best.name} on {best.row['device']}, {count}{money.offers_words} x {money.offer.name} "
-            f"({money.offer.basis}): {least}{point.per_month:,.2f} {currency} a month, {point.per_1k_requests:.3g} {currency} per 1,000 requests ({name})."
+            f"({money.offer.basis}): {least}{point.per_month:,.2f} {currency} a month, {point.per_1k_requests:.3g} {currency} per 1,000 requests ({name}).{doubt}"
         )
     sized = [c for c in own if c.capacity is not None]
     if sized:

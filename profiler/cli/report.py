@@ -21,9 +21,20 @@ from profiler.cli.results_folder import RESULTS
     shell_complete=complete.sweeps,
     help="Only this sweep (an id from `profile results ls`).  [default: the newest]",
 )
+@click.option(
+    "--index",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="DIR",
+    help="Write DIR/index.html, which lists the reports in DIR, and make no report.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def command(results: Path, out: Path | None, sweep_id: str | None, as_json: bool) -> None:
+def command(results: Path, out: Path | None, sweep_id: str | None, folder: Path | None, as_json: bool) -> None:
     """Make one self-contained HTML file: opens offline, loads nothing from the network."""
+    if folder is not None:
+        _index(folder, as_json)
+        return
     from profiler.analyse.recover import open_store
     from profiler.report import html
     from profiler.report.selection import select
@@ -38,3 +49,13 @@ def command(results: Path, out: Path | None, sweep_id: str | None, as_json: bool
         click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
     else:
         click.echo(str(written))
+
+
+def _index(folder: Path, as_json: bool) -> None:
+    from profiler.report import index
+
+    written, listed, others = index.write(folder)
+    for name in others:
+        click.echo(f"warning: {name}: is no report of this program, left out", err=True)
+    plain = {"index": str(written), "reports": [one.href for one in listed], "left_out": others}
+    click.echo(json.dumps(plain, indent=2, ensure_ascii=False) if as_json else str(written))

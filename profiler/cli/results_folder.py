@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import click
 
 
-class ResultsFolder(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4; older ones are not
-    """A path or a file:/// URL; both become the folder's Path."""
+def folder(value: str | Path) -> Path:
+    """A path or a file:/// URL as the folder's Path: a click type. Raises UsageError for what there is no storage for."""
+    from profiler.store.place import folder_of
 
-    name = "folder"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from profiler.store.place import folder_of
-
-        return folder_of(value)
+    return folder_of(value)
 
 
-RESULTS = ResultsFolder()
+RESULTS = folder

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from profiler.cli.results_folder import RESULTS
 from profiler.errors import UsageError
 
 # Shown in the help and in the docs; a test runs each of them.
@@ -47,7 +48,7 @@ _HELP = "\n".join(
 
 @click.command("sql", help=_HELP, short_help="Run one SELECT over the store.")
 @click.argument("query", required=False)
-@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder.")
+@click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output: an array of rows.")
 @click.option("--csv", "as_csv", is_flag=True, help="Comma-separated values with a header; NULL is empty.")
 def sql(query: str | None, results: Path, as_json: bool, as_csv: bool) -> None:

@@ -14,7 +14,7 @@ __all__ = ["Results", "open"]
 
 
 def open(path: str | PathLike[str] = "results") -> Results:  # noqa: A001 - pf.open, as gzip.open
-    """Open a results folder to read; `results/reference` is the one that ships. Raises StoreError when there is none."""
+    """Open a results folder to read; `results/reference` is the one that ships. What killed sweeps left in it is recovered first. Raises StoreError when there is none."""
     from profiler import catalog
     from profiler.analyse.recover import open_store
     from profiler.errors import StoreError

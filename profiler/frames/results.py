@@ -1,6 +1,6 @@
 """`profiler.open(folder)`: typed access to a results folder that returns pandas frames; `.arrow` the same as Arrow tables, `.plot` figures.
 
-Nothing is measured and nothing is written. What is asked twice is computed once: runs are immutable.
+Nothing is measured, no run is changed. What is asked twice is computed once: runs are immutable.
 """
 
 from __future__ import annotations

@@ -13,17 +13,24 @@ from profiler.units import format_duration
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# Okabe and Ito's palette: told apart by colour-blind readers too, and on white and dark grounds (jfly.uni-koeln.de/color, 2008).
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Okabe and Ito's palette (jfly.uni-koeln.de/color, 2008), told apart by colour-blind readers too; its yellow and its sky blue are darkened until
+# every colour has a contrast of 3 with white and with the dark ground (WCAG 2.2, 1.4.11). Dashes tell the lines apart as well.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#A87400", "#3D93C9")
 SYMBOLS = {"concurrency": "circle", "rate": "diamond"}
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+# Whole numbers at 1, 2 and 5 of each decade: plotly's own labels leave the zeros out.
+_MARKS = [mark * 10**power for power in range(-3, 7) for mark in (1, 2, 5)]
+LOG_TICKS = {"tickvals": _MARKS, "ticktext": [f"{mark:,.12g}" for mark in _MARKS]}
 METRICS = {"ttft": ("TTFT", "ttft_sched"), "tpot": ("TPOT", "tpot")}
 DISTRIBUTION_POINTS = 400  # of a curve that has more: a screen shows no more
 
 
 @dataclass(frozen=True)
 class Figure:
-    """`title` stands above, `caption` below; `description` is for readers who do not see the picture."""
+    """`title` stands above, `caption` (definition and n) below; `description` is for readers who do not see the picture.
+
+    A trace's `meta` says of which model and backend it is, for the page's filters; the last item of a point's `customdata` is its run_id, or `meta` has the `run`.
+    """
 
     key: str
     title: str
@@ -47,14 +54,14 @@ def throughput_latency(selection: Selection, workload: str, metric: str) -> Figu
         for kind, symbol in SYMBOLS.items():
             points = [row for row in own if row["load_kind"] == kind]
             if points:
-                plot.add_trace(_curve(points, backend, kind, symbol, PALETTE[number % len(PALETTE)], f"{column}_p95_s"))
+                plot.add_trace(_curve(points, backend, kind, symbol, number, f"{column}_p95_s"))
     layout(plot, "output tokens/s", f"{name} p95, ms", y_type="log")
     _mark_limit(plot, selection.qos(workload), metric)
     n = sorted(row["n_requests"] for row in rows)
     caption = (
         f"{name} p95 ({'from the intended send: what a user waits' if metric == 'ttft' else 'time per output token after the first read'}) "
         f"against output tokens arriving per second. Circles: closed loop, labelled with concurrent users; diamonds: open loop (Poisson), "
-        f"labelled with requests/s. Bars: exact 95 % bounds. Logarithmic upwards. n per point {n[0]}–{n[-1]} requests."
+        f"labelled with requests/s. Bars: exact 95 % bounds. Logarithmic upwards. n per point {span(n)} requests."
     )
     return Figure(
         f"curve-{workload}-{metric}", f"{workload}: {name} against throughput", caption, _describe_curve(rows, name, column), plot
@@ -74,13 +81,12 @@ def distribution(selection: Selection, workload: str, metric: str, load: tuple[s
     for row in rows:
         values, n = selection.cohort_values(row["run_id"], f"{column}_s", vacuous=metric == "tpot")
         if values:
-            number = selection.backends.index(row["backend"])
-            colour, dash = PALETTE[number % len(PALETTE)], DASHES[row["repeat"] % len(DASHES)]
+            line = line_of(selection.backends.index(row["backend"]), 2 if row["repeat"] == 0 else 1)
+            line["shape"] = "hv"
             # Not lists: plotly looks at every number of one, and writes it as text, three times as long as seven digits in base64.
             x, y = (np.asarray(axis, np.float32) for axis in thinned(values, n))
-            plot.add_trace(
-                go.Scatter(x=x, y=y, mode="lines", line={"shape": "hv", "color": colour, "dash": dash, "width": 2}, name=_legend(row))
-            )
+            meta = {**of_trace(row), "run": row["run_id"]}
+            plot.add_trace(go.Scatter(x=x, y=y, mode="lines", line=line, name=_legend(row), meta=meta))
     if not plot.data:
         return None
     _mark_limit(plot, selection.qos(workload), metric, vertical=True)
@@ -89,7 +95,8 @@ def distribution(selection: Selection, workload: str, metric: str, load: tuple[s
     plot.update_xaxes(rangemode="tozero")
     counts = sorted(row["n_cohort"] for row in rows)
     where = selection.load_words(workload, load)
-    caption = f"Share of the cohort with a {name} of at most x, at {where}. n per curve {counts[0]}–{counts[-1]} requests."
+    cut = f"; drawn with at most {DISTRIBUTION_POINTS} steps, both ends kept" if counts[-1] > DISTRIBUTION_POINTS else ""
+    caption = f"Share of the cohort with a {name} of at most x, at {where}. n per curve {span(counts)} requests{cut}."
     spread = "; ".join(
         f"{row['backend']}: p50 {format_duration(row[f'{column}_p50_s'])}, p95 {format_duration(row[f'{column}_p95_s'])}" for row in rows
     )
@@ -104,26 +111,54 @@ def thinned(values: Sequence[float], n: int) -> tuple[list[float], list[float]]:
     return [0.0, *(values[i] * 1e3 for i in chosen)], [0.0, *((i + 1) / n for i in chosen)]
 
 
-def _curve(points: Sequence[Row], backend: str, kind: str, symbol: str, colour: str, column: str) -> go.Scatter:
+def of_trace(row: Row) -> dict[str, str]:
+    """What the page's filters ask of a trace."""
+    return {"model": str(row["model"]), "backend": str(row["backend"])}
+
+
+def line_of(number: int, width: float = 2) -> dict[str, Any]:
+    """Colour and dash of the `number`-th backend: the same in every figure."""
+    return {"color": PALETTE[number % len(PALETTE)], "dash": DASHES[number % len(DASHES)], "width": width}
+
+
+def named(text: object) -> str:
+    """Text for a legend or an annotation, where plotly would read `<b>` as markup and `&lt;` as `<`."""
+    return str(text).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def limit_words(seconds: float) -> str:
+    """`500 ms`, `1.5 s`: a limit has no decimals that nobody wrote."""
+    return f"{seconds * 1e3:g} ms" if seconds < 1 else f"{seconds:g} s"
+
+
+def span(counts: Sequence[int]) -> str:
+    """`60`, `60–75`: of sorted counts."""
+    return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]}–{counts[-1]}"
+
+
+def _curve(points: Sequence[Row], backend: str, kind: str, symbol: str, number: int, column: str) -> go.Scatter:
     import plotly.graph_objects as go
 
     unit = "users" if kind == "concurrency" else "/s"
+    line = line_of(number)
     value = [row[column] * 1e3 for row in points]
     upper = [((row[f"{column}_hi"] or row[column]) - row[column]) * 1e3 for row in points]
     lower = [(row[column] - (row[f"{column}_lo"] or row[column])) * 1e3 for row in points]
-    notes = [f"{row['qos_result'] or 'not judged'}, {row['validity']}, n {row['n_requests']}<br>{row['run_id']}" for row in points]
+    notes = [[f"{row['qos_result'] or 'not judged'}, {row['validity']}, n {row['n_requests']}", row["run_id"]] for row in points]
     return go.Scatter(
         x=[row["output_tps"] for row in points],
         y=value,
         error_y={"type": "data", "array": upper, "arrayminus": lower, "thickness": 1, "width": 3},
         mode="lines+markers+text" if kind == "concurrency" else "markers+text",
-        line={"color": colour, "width": 2},
-        marker={"symbol": symbol, "size": 9, "color": colour},
+        line=line,
+        marker={"symbol": symbol, "size": 9, "color": line["color"]},
         text=[f"{row['load']:g}" + ("/s" if kind == "rate" else "") for row in points],
         textposition="top center",
-        name=backend if kind == "concurrency" else f"{backend}, open loop",
+        cliponaxis=False,
+        name=named(backend) if kind == "concurrency" else f"{named(backend)}, open loop",
+        meta=of_trace(points[0]),
         customdata=notes,
-        hovertemplate="%{text} " + ("users" if unit == "users" else "") + "<br>%{x:.0f} tokens/s, %{y:.1f} ms<br>%{customdata}",
+        hovertemplate="%{text} " + ("users" if unit == "users" else "") + "<br>%{x:.0f} tokens/s, %{y:.1f} ms<br>%{customdata[0]}",
     )
 
 
@@ -133,14 +168,14 @@ def _mark_limit(plot: go.Figure, qos: str | None, metric: str, vertical: bool = 
 
     limits = [limit for c in parse(qos).constraints for limit in c.limits if limit.metric == metric] if qos else []
     for limit in limits:
-        at, text = limit.limit_s * 1e3, f"limit {format_duration(limit.limit_s)}"
+        at, text = limit.limit_s * 1e3, f"limit {limit_words(limit.limit_s)}"
         line = {"dash": "dot", "width": 1.5, "color": "#888"}
         if vertical:
             plot.add_vline(x=at, line=line)
-            plot.add_annotation(x=at, y=0.04, yref="paper", text=text, showarrow=False, xanchor="right", xshift=-3)
+            plot.add_annotation(x=at, y=0.04, yref="paper", text=text, showarrow=False, xanchor="right", xshift=-3, font={"size": 11})
         else:  # on a logarithmic axis a line stands at its value, an annotation at its logarithm
             plot.add_hline(y=at, line=line)
-            plot.add_annotation(y=math.log10(at), x=1, xref="paper", text=text, showarrow=False, xanchor="right", yanchor="bottom")
+            plot.add_annotation(y=math.log10(at), x=0, xref="paper", text=text, showarrow=False, xanchor="left", yanchor="bottom", font={"size": 11})  # fmt: skip
 
 
 def layout(plot: go.Figure, x: str, y: str, y_type: str | None = None) -> None:
@@ -154,12 +189,12 @@ def layout(plot: go.Figure, x: str, y: str, y_type: str | None = None) -> None:
         font={"size": 12},
         hovermode="closest",
         xaxis={"title": {"text": x}, "rangemode": "tozero", "automargin": True},
-        yaxis={"title": {"text": y}, "automargin": True, **({"type": y_type, "dtick": "D2"} if y_type else {})},
+        yaxis={"title": {"text": y}, "automargin": True, **({"type": y_type, **LOG_TICKS} if y_type else {})},
     )
 
 
 def _legend(row: Row) -> str:
-    return str(row["backend"]) + (f" · repeat {row['repeat']}" if row["repeat"] else "")
+    return named(row["backend"]) + (f" · repeat {row['repeat']}" if row["repeat"] else "")
 
 
 def _describe_curve(rows: Sequence[Row], name: str, column: str) -> str:

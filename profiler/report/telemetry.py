@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from profiler.report.figures import PALETTE, Figure, layout
+from profiler.report.figures import Figure, layout, line_of, named, of_trace, span
 from profiler.report.selection import Row, Selection, label
 
 if TYPE_CHECKING:
@@ -30,9 +30,46 @@ def warnings(rows: Sequence[Row]) -> list[str]:
 
 
 def all_of(selection: Selection, workload: str) -> dict[str, list[Figure]]:
-    """The figures of one workload: "telemetry"."""
+    """The figures of one workload: "telemetry" and "energy"."""
     figure = over_time(selection, workload)
-    return {"telemetry": [figure] if figure else []}
+    scopes = dict.fromkeys(str(row["energy_scope"]) for row in selection.of(workload) if joules(row))
+    return {"telemetry": [figure] if figure else [], "energy": [per_token(selection, workload, scope) for scope in scopes]}
+
+
+def per_token(selection: Selection, workload: str, scope: str) -> Figure:
+    """Joules per output token against output tokens/s, of one scope: scopes are never drawn together."""
+    import plotly.graph_objects as go
+
+    rows = [r for r in selection.of(workload) if r["status"] == "done" and r["validity"] != "invalid" and joules(r)]
+    rows = [r for r in rows if r["energy_scope"] == scope]
+    plot = go.Figure()
+    for number, backend in enumerate(selection.backends):
+        own = [row for row in rows if row["backend"] == backend]
+        if own:
+            plot.add_trace(
+                go.Scatter(
+                    x=[row["output_tps"] for row in own],
+                    y=[row["energy_per_output_token_j"] for row in own],
+                    mode="lines+markers+text",
+                    line=line_of(number),
+                    marker={"size": 9},
+                    text=[f"{row['load']:g}" + ("/s" if row["load_kind"] == "rate" else "") for row in own],
+                    textposition="top center",
+                    cliponaxis=False,
+                    name=named(backend),
+                    meta=of_trace(own[0]),
+                    customdata=[[row["run_id"]] for row in own],
+                    hovertemplate="%{text}<br>%{x:.0f} tokens/s, %{y:.3g} J/token",
+                )
+            )
+    layout(plot, "output tokens/s", f"J per output token ({scope})")
+    plot.update_yaxes(rangemode="tozero")
+    told = "; ".join(f"{r['backend']} at {label(r)}: {joules(r)}, n {r['n_requests']}" for r in rows)
+    caption = (
+        f"Energy of the window at scope {scope}, idle power included, divided by the output tokens that arrived in it; labelled with users or "
+        f"requests/s. n per point {span(sorted(r['n_requests'] for r in rows))} requests. Another scope is another quantity."
+    )
+    return Figure(f"energy-{workload}-{scope}", f"{workload}: energy per output token, {scope}", caption, f"Energy. {told}.", plot)
 
 
 def over_time(selection: Selection, workload: str) -> Figure | None:
@@ -52,28 +89,31 @@ def over_time(selection: Selection, workload: str) -> Figure | None:
         points = _series(selection.telemetry_of(row["run_id"]), row, has_power)
         if len(points) < 2:
             continue
-        colour = PALETTE[selection.backends.index(row["backend"]) % len(PALETTE)]
+        line, meta = line_of(selection.backends.index(row["backend"]), 2.5), of_trace(row)
         x = [(t - row["window_open_ns"]) / 1e9 for t, _ in points]
         y = [value for _, value in points]
         end_s = (row["window_close_ns"] - row["window_open_ns"]) / 1e9
         inside = [value if 0 <= t <= end_s else None for t, value in zip(x, y, strict=True)]
-        plot.add_trace(
-            go.Scatter(x=x, y=y, mode="lines", line={"color": colour, "width": 1, "dash": "dot"}, showlegend=False, hoverinfo="skip")
-        )
+        thin = {"color": line["color"], "width": 1, "dash": "dot"}
+        plot.add_trace(go.Scatter(x=x, y=y, mode="lines", line=thin, showlegend=False, hoverinfo="skip", meta=meta))
         name = f"{row['backend']}, {label(row)}" + (f" ({row['energy_scope']})" if has_power else "")
-        plot.add_trace(go.Scatter(x=x, y=inside, mode="lines", line={"color": colour, "width": 2.5}, name=name))
-        plot.add_vline(x=end_s, line={"dash": "dot", "width": 1, "color": colour})
+        ids = [[row["run_id"]]] * len(x)
+        plot.add_trace(go.Scatter(x=x, y=inside, mode="lines", line=line, name=named(name), meta=meta, customdata=ids))
+        close = {"symbol": "line-ns-open", "size": 16, "color": line["color"], "line": {"width": 2}}
+        last = next((value for value in reversed(inside) if value is not None), None)
+        plot.add_trace(go.Scatter(x=[end_s], y=[last], mode="markers", marker=close, showlegend=False, hoverinfo="skip", meta=meta))
         told.append(f"{name}: {min(y):.3g} to {max(y):.3g}")
     if not told:
         return None
     plot.add_vline(x=0, line={"dash": "dot", "width": 1.5, "color": "#888"})
+    plot.add_annotation(x=0, y=1, yref="paper", text="window opens", showarrow=False, xanchor="right", xshift=-3, font={"size": 11})
     layout(plot, "s from the opening of the window", "power, W" if has_power else "CPU cores of the engine")
     plot.update_xaxes(rangemode="normal")
     plot.update_yaxes(rangemode="tozero")
     title = "Power over time" if has_power else "The engine's CPU cores over time"
     caption = (
-        f"{title}, of each backend at its highest load, from telemetry.parquet. Thick inside the window, which opens at 0 and closes at the "
-        "dotted line of the same colour; thin before (idle, then warm-up) and after (drain)."
+        f"{title}, of each backend at its highest load (n {len(told)} runs), from telemetry.parquet. Thick inside the window, which opens at 0 "
+        f"and closes at the upright stroke; thin before (idle, then warm-up) and after (drain). At most about {POINTS} samples of a curve are drawn, evenly chosen."
     )
     return Figure(f"telemetry-{workload}", title, caption, f"{title}. " + "; ".join(told) + ".", plot)
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from profiler.machine.difference import differences
 from profiler.report.selection import Row, Selection, label
 from profiler.units import format_duration, format_size
 
+if TYPE_CHECKING:
+    from profiler.analyse.fit import Answer
+
 UNOBSERVED = "nobody observed or declared it"
 
 
-def header(selection: Selection) -> list[tuple[str, str]]:
-    """(heading, text) in reading order."""
+def header(selection: Selection, planned: Answer | None = None) -> list[tuple[str, str]]:
+    """(heading, text) in reading order; `planned` is a planner's answer on the same page, which brings the demand and the prices."""
     rows, documents = selection.rows, selection.documents
     return [
         ("Asked", _asked(selection)),
+        ("Demand", _demand(planned)),
         ("Measured on", _machines(documents)),
         *([("Machines differ", differ)] if (differ := machines_differ(documents)) else []),
         ("Model", _models(documents)),
@@ -27,12 +31,32 @@ def header(selection: Selection) -> list[tuple[str, str]]:
         ("Requests", _counts(rows)),
         ("Validity", _validity(rows)),
         ("Provenance", ", ".join(_distinct(row["provenance_class"] for row in rows)) + "; " + _software(documents)),
+        ("Prices", _prices(planned)),
         ("Not measured, not verified", " ".join(_not_verified(selection))),
     ]
 
 
 def _asked(selection: Selection) -> str:
     return "; ".join(f"{workload}: {selection.qos(workload) or 'no QoS target'}" for workload in selection.workloads)
+
+
+def _demand(planned: Answer | None) -> str:
+    if planned is None:
+        return "none was given: the verdicts stand at the loads that were measured"
+    demand = planned.question.demand
+    return demand.text if demand is not None else "none was given: capacity and cost stand at the limit λ* of each backend"
+
+
+def _prices(planned: Answer | None) -> str:
+    """The dates and bases of the prices that were used, or how to have some."""
+    if planned is None:
+        return "none on this page; profile fit --qos … --demand … --out FILE adds capacity and cost"
+    found = [cost for c in planned.candidates for cost in c.costs]
+    days = sorted({cost.offer.as_of for cost in found})
+    if not days:
+        return "no price is known for these devices: give --offer"
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    return f"as of {span}, {planned.question.prices.currency}, of {len({cost.offer.name for cost in found})} offers"
 
 
 def _machines(documents: Sequence[Any]) -> str:
@@ -142,7 +166,8 @@ def _counts(rows: Sequence[Row]) -> str:
     errors = sum(row["n_errors"] or 0 for row in done)
     windows = sorted(row["window_s"] for row in known)
     span = f"windows of {format_duration(windows[0])} to {format_duration(windows[-1])}"
-    return f"{n[0]} to {n[-1]} answered per cell ({sum(n)} in {len(known)} runs), {errors} failed; {span}"
+    each = f"{n[0]}" if n[0] == n[-1] else f"{n[0]} to {n[-1]}"
+    return f"{each} answered per cell ({sum(n)} in {len(known)} runs), {errors} failed; {span}"
 
 
 def _validity(rows: Sequence[Row]) -> str:

@@ -143,7 +143,7 @@ def test_three_outcomes() -> None:
 def test_many_rules_need_more_than_one() -> None:
     """What is proven alone is not where twenty cells were looked at: Holm."""
     draw = np.random.default_rng(8)
-    base, new = arm("a", np.exp(draw.normal(0, 0.03, 5))), arm("b", 1.06 * np.exp(draw.normal(0, 0.03, 5)), seed=3)
+    base, new = arm("a", np.exp(draw.normal(0, 0.03, 5))), arm("b", 1.03 * np.exp(draw.normal(0, 0.03, 5)), seed=3)
     alone = compare(base, new, ["tpot_p50 > 0"]).compared[0]
     assert alone.p_regression is not None and 0.0005 < alone.p_regression <= 0.05 and alone.outcome == "regression"
     loads = range(1, 21)

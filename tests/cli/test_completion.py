@@ -31,7 +31,7 @@ def offered(*words: str, folder: Path | None = None) -> list[str]:
 def test_names_that_ship() -> None:
     assert offered("sw") == ["sweep"]
     assert offered("sweep", "--backend", "openvino-") == [name for name in catalog.backend_names() if name.startswith("openvino-")]
-    assert offered("sweep", "--workload", "quickstart-") == ["quickstart-chat", "quickstart-rag"]
+    assert offered("sweep", "--workload", "quickstart-") == [name for name in catalog.workload_names() if name.startswith("quickstart-")]
     assert "smollm2-135m-instruct" in offered("sweep", "--model", "smol")
     assert "--find-limit" in offered("sweep", "--find")
     assert offered("explain", "goodp") == ["goodput"]

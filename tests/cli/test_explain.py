@@ -35,7 +35,7 @@ def test_every_metric_says_what_it_is_where_it_is_stored_and_what_it_is_not() ->
 def test_definitions_are_those_of_the_schema_and_the_glossary() -> None:
     by_name = {c.name: c for c in schema.REQUESTS}
     assert explain.explain("ttft").definition == by_name["ttft_s"].definition
-    readme = (ROOT / "results" / "README.md").read_text()
+    readme = (ROOT / "docs" / "schema.md").read_text()
     for column in schema.RUNS:
         assert explain.explain(f"runs.{column.name}").definition.replace("|", "·") in readme
     words = re.findall(r"^\| ([^|]+?) \| ", (ROOT / "docs" / "glossary.md").read_text(), flags=re.M)

@@ -13,6 +13,7 @@ import synthetic
 
 from profiler import catalog, plan
 from profiler.analyse import assess, qos, verdict
+from profiler.analyse.limit import limits
 from profiler.cli import find_limit, measuring
 from profiler.cli import main as program
 from profiler.spec import SweepSpec
@@ -86,7 +87,13 @@ def test_the_store_answers_both_targets_without_measuring(
     for target, limit_s in ((FIRST, 0.18), (OTHER, 0.16)):
         found = sweep(capsys, target)
         assert found["lower"] <= limit_of(limit_s) < found["upper"] <= found["lower"] * 1.3
-    assert len(Store(searched / "results").rows()) == STARTS * len(LOADS)
+    store = Store(searched / "results")
+    rows = store.rows()
+    assert len(rows) == STARTS * len(LOADS)
+    # `profile fit` reads the same from the store.
+    (by_kind,) = limits(rows, qos.parse(OTHER), store.records(row["run_id"] for row in rows)).values()
+    assert by_kind["rate"].lower is not None and by_kind["rate"].upper is not None
+    assert by_kind["rate"].lower <= limit_of(0.16) < by_kind["rate"].upper
 
 
 def test_a_target_whose_limit_lies_elsewhere_asks_for_new_probes(

@@ -129,7 +129,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Sweep]]:
                 process.kill()
             except psutil.NoSuchProcess:
                 pass
-        sweep.process.communicate()
+        sweep.process.wait()
+        if sweep.process.stderr is not None:
+            sweep.process.stderr.close()
 
 
 def gone(processes: list[psutil.Process]) -> None:

@@ -68,7 +68,8 @@ def opened(browser: Browser) -> Iterator[Callable[..., Any]]:
         page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(path.as_uri())
-        page.wait_for_function("document.documentElement.dataset.drawn === 'yes'", timeout=60_000)
+        # By selector: wait_for_function would evaluate a string, which the page's policy forbids.
+        page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=60_000)
         return page, said, asked
 
     yield open_page

@@ -85,8 +85,8 @@ def _bring(store: Store, file: ForeignFile, made: list[tuple[dict[str, Any], tup
 def document(file: ForeignFile, index: int, run: ForeignRun, own: OwnColumns, said: Mapping[str, Any]) -> dict[str, Any]:
     """run.json of one run. The tool's figures fill a column of ours only where there are no requests to make it from."""
     where = f"{file.parts[0].path}" + (f", run {index + 1}" if len(file.runs) > 1 else "")
-    facts = {"model": run.model, "load_kind": run.load_kind, "load": run.load}
-    known = {name: value for name, value in facts.items() if value is not None} | said
+    facts: dict[str, Any] = {"model": run.model, "load_kind": run.load_kind, "load": run.load}
+    known = {name: value for name, value in facts.items() if value is not None} | dict(said)
     missing = [name for name in facts if name not in known]
     if missing:
         hint = " ".join(f"--declare {name}={'…' if name != 'load_kind' else 'concurrency'}" for name in missing)
