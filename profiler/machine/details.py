@@ -10,22 +10,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from profiler.machine import proc
+
 CPU = "sys/devices/system/cpu"
 
 
 def cpu_details(root: Path = Path("/")) -> dict[str, Any]:
     """JSON-safe. `governors`: of all cores, each once; `numa_cpus`: cores of each node; huge pages in the kernel's own words."""
     cpus = root / CPU
-    governors = sorted({text for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor") if (text := _line(path))})
-    thp = re.search(r"\[(\w+)\]", _line(root / "sys/kernel/mm/transparent_hugepage/enabled") or "")
+    governors = sorted({text for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor") if (text := proc.line(path))})
+    thp = re.search(r"\[(\w+)\]", proc.line(root / "sys/kernel/mm/transparent_hugepage/enabled") or "")
     nodes = sorted((root / "sys/devices/system/node").glob("node[0-9]*"), key=lambda path: int(path.name[4:]))
-    meminfo = dict(re.findall(r"^(HugePages_Total|Hugepagesize):\s+(\d+)", _text(root / "proc/meminfo"), flags=re.M))
+    meminfo = dict(re.findall(r"^(HugePages_Total|Hugepagesize):\s+(\d+)", proc.text(root / "proc/meminfo"), flags=re.M))
     return {
         "smt": _smt(cpus),
-        "numa_cpus": {path.name: _line(path / "cpulist") for path in nodes},
+        "numa_cpus": {path.name: proc.line(path / "cpulist") for path in nodes},
         "governors": governors or None,
         "turbo": _turbo(cpus),
-        "frequency_max_hz": _kilo(_line(cpus / "cpu0/cpufreq/cpuinfo_max_freq")),
+        "frequency_max_hz": _kilo(proc.line(cpus / "cpu0/cpufreq/cpuinfo_max_freq")),
         "transparent_huge_pages": thp.group(1) if thp else None,
         "huge_pages": int(meminfo["HugePages_Total"]) if "HugePages_Total" in meminfo else None,
         "huge_page_bytes": _kilo(meminfo.get("Hugepagesize"), 1024),
@@ -34,23 +36,23 @@ def cpu_details(root: Path = Path("/")) -> dict[str, Any]:
 
 
 def _smt(cpus: Path) -> bool | None:
-    active = _line(cpus / "smt/active")
+    active = proc.line(cpus / "smt/active")
     if active in ("0", "1"):
         return active == "1"
-    siblings = _line(cpus / "cpu0/topology/thread_siblings_list")
+    siblings = proc.line(cpus / "cpu0/topology/thread_siblings_list")
     return bool(re.search("[,-]", siblings)) if siblings else None
 
 
 def _turbo(cpus: Path) -> bool | None:
     """Intel's driver says when turbo is off, the others when boost is on."""
-    off, on = _line(cpus / "intel_pstate/no_turbo"), _line(cpus / "cpufreq/boost")
+    off, on = proc.line(cpus / "intel_pstate/no_turbo"), proc.line(cpus / "cpufreq/boost")
     if off in ("0", "1"):
         return off == "0"
     return on == "1" if on in ("0", "1") else None
 
 
 def _cache(cpus: Path) -> int | None:
-    sizes = [_line(path) for path in cpus.glob("cpu0/cache/index[0-9]*/size")]
+    sizes = [proc.line(path) for path in cpus.glob("cpu0/cache/index[0-9]*/size")]
     units = {"K": 1 << 10, "M": 1 << 20}
     return max((int(size[:-1]) * units[size[-1]] for size in sizes if size and size[-1] in units and size[:-1].isdigit()), default=None)
 
@@ -93,14 +95,3 @@ def _word(value: str | bytes) -> str:
 
 def _kilo(text: str | None, factor: int = 1000) -> int | None:
     return int(text) * factor if text and text.isdigit() else None
-
-
-def _line(path: Path) -> str | None:
-    return _text(path).strip() or None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from profiler.machine import proc
 from profiler.machine.bandwidth import kept
 from profiler.machine.details import cpu_details, driver, gpu_details
 from profiler.machine.difference import comparison_id
@@ -25,14 +26,14 @@ def fingerprint(root: Path = Path("/")) -> dict[str, Any]:
         **cpu,
         "memory_bytes": _memory_bytes(root),
         "numa_nodes": len(list((root / "sys/devices/system/node").glob("node[0-9]*"))) or None,
-        "governor": _line(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "governor": proc.line(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "cgroup_cpus": _cgroup_cpus(root),
         "cgroup_memory_bytes": _cgroup_memory(root),
         "container": _container(root),
-        "kernel": _line(root / "proc/sys/kernel/osrelease"),
+        "kernel": proc.line(root / "proc/sys/kernel/osrelease"),
         "os": _os_name(root),
         "python": platform.python_version(),
-        "cgroup_cpuset": _line(root / "sys/fs/cgroup/cpuset.cpus.effective"),
+        "cgroup_cpuset": proc.line(root / "sys/fs/cgroup/cpuset.cpus.effective"),
         **cpu_details(root),
         "gpus": gpus()[0],
         **driver_facts(),
@@ -98,10 +99,7 @@ def driver_facts() -> dict[str, Any]:
 
 
 def _cpu(root: Path) -> dict[str, Any]:
-    try:
-        text = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
+    text = proc.text(root / "proc/cpuinfo")
     blocks = [dict(re.findall(r"^([^\t:]+?)\s*:\s*(.*)$", block, flags=re.M)) for block in text.split("\n\n") if block.strip()]
     first = blocks[0] if blocks else {}
     flags = set(first.get("flags", "").split())
@@ -118,18 +116,18 @@ def _cpu(root: Path) -> dict[str, Any]:
 
 
 def _memory_bytes(root: Path) -> int | None:
-    match = re.search(r"^MemTotal:\s+(\d+) kB", _text(root / "proc/meminfo"), flags=re.M)
+    match = re.search(r"^MemTotal:\s+(\d+) kB", proc.text(root / "proc/meminfo"), flags=re.M)
     return int(match.group(1)) * 1024 if match else None
 
 
 def _cgroup_cpus(root: Path) -> float | None:
     """CPUs that a cgroup v2 quota leaves, None without a limit."""
-    quota, _, period = _text(root / "sys/fs/cgroup/cpu.max").strip().partition(" ")
+    quota, _, period = proc.text(root / "sys/fs/cgroup/cpu.max").strip().partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 
 def _cgroup_memory(root: Path) -> int | None:
-    text = _text(root / "sys/fs/cgroup/memory.max").strip()
+    text = proc.text(root / "sys/fs/cgroup/memory.max").strip()
     return int(text) if text.isdigit() else None
 
 
@@ -140,16 +138,5 @@ def _container(root: Path) -> str | None:
 
 
 def _os_name(root: Path) -> str | None:
-    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', _text(root / "etc/os-release"), flags=re.M)
+    match = re.search(r'^PRETTY_NAME="?([^"\n]+)', proc.text(root / "etc/os-release"), flags=re.M)
     return match.group(1) if match else platform.system()
-
-
-def _line(path: Path) -> str | None:
-    return _text(path).strip() or None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -9,6 +9,19 @@ from pathlib import Path
 PROC = Path("/proc")
 
 
+def text(path: Path) -> str:
+    """A file of /proc or /sys; empty where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def line(path: Path) -> str | None:
+    """The one line of such a file; None where it is empty or cannot be read."""
+    return text(path).strip() or None
+
+
 def stat(folder: Path) -> list[str] | None:
     """Fields of /proc/PID/stat behind the name: state, ppid, pgrp, session, ...; None when the process has ended."""
     try:
