@@ -126,7 +126,11 @@ def drift_verdict(found: Drift, margin: float) -> QualityVerdict:
     gap = abs(limit - found.delta_nll)
     half = max(found.delta_hi - found.delta_nll, found.delta_nll - found.delta_lo)
     need = math.ceil(found.windows * (half / gap) ** 2) if gap > half * 1e-3 else None
-    decide = f"about {need} windows, if the drift stays {math.expm1(found.delta_nll):+.2%}" if need else "another margin: the drift is the margin"
+    decide = (
+        f"about {need} windows, if the drift stays {math.expm1(found.delta_nll):+.2%}"
+        if need
+        else "another margin: the drift is the margin"
+    )
     return QualityVerdict("UNDECIDED", reason, found.windows, "windows", decide)
 
 
@@ -166,7 +170,9 @@ def task_verdict(found: Paired, margin: float) -> QualityVerdict:
     _check_margin(margin)
     low, high = found.difference_lo, found.difference_hi
     if low >= -margin:
-        return QualityVerdict("NON-INFERIOR", f"pass rate at least {low * 100:+.1f} points, margin {-margin * 100:+.1f}", found.n, "examples")
+        return QualityVerdict(
+            "NON-INFERIOR", f"pass rate at least {low * 100:+.1f} points, margin {-margin * 100:+.1f}", found.n, "examples"
+        )
     if high < -margin:
         return QualityVerdict("INFERIOR", f"pass rate at most {high * 100:+.1f} points, margin {-margin * 100:+.1f}", found.n, "examples")
     reason = f"pass rate between {low * 100:+.1f} and {high * 100:+.1f} points, margin {-margin * 100:+.1f}"

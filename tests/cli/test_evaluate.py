@@ -1,0 +1,127 @@
+"""`profile evaluate` against real sockets whose log-probabilities and answers are set."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
+from quality_stand import Stand, log_prob, standing
+
+from profiler.cli.main import cli
+from profiler.errors import ProfilerError
+
+WORDS = "the harbour wakes before town does and nobody sees it".split()
+TEXT = " ".join(WORDS[(k * 7 + k // 10) % 10] for k in range(128 * 12 + 5))
+TASKS = [{"prompt": f"question {k}", "expected": "yes", "scorer": "exact"} for k in range(60)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate([*WORDS, "?"])}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS)) + "\nnonsense\n")
+    return tmp_path
+
+
+@pytest.fixture
+def stands(folder: Path) -> Iterator[dict[str, Stand]]:
+    right = {one["prompt"]: "yes" for one in TASKS}
+    made = {
+        "full": Stand("prompt_logprobs", answers=right),
+        "copy": Stand("echo", answers=right),
+        "noised": Stand("echo", worse=0.1, answers={name: "yes" for name in list(right)[:40]}),
+        "mute": Stand("none", answers=right),
+    }
+    with ExitStack() as stack:
+        for name, stand in made.items():
+            stack.enter_context(standing(stand))
+            (folder / f"{name}.toml").write_text(
+                f'name = "{name}"\nengine = "openai"\ndevice = "remote"\nprecision = "as-served"\nsummary = "a stand-in"\n[options]\nurl = "{stand.url}"\ndevice = "a test"\n'
+            )
+        yield made
+
+
+def evaluate(folder: Path, *more: str, names: tuple[str, ...] = ("full", "copy", "noised", "mute")) -> Any:
+    arguments = ["evaluate", "--model", "stand", "--tokenizer", str(folder), "--results", str(folder / "results")]
+    arguments += ["--text", str(folder / "text.txt"), "--tasks", str(folder / "tasks.jsonl")]
+    for name in names:
+        arguments += ["--backend", str(folder / f"{name}.toml")]
+    return CliRunner().invoke(cli, [*arguments, *more], standalone_mode=False)
+
+
+def test_a_copy_passes_a_noised_one_does_not_and_a_mute_one_is_undecided(folder: Path, stands: dict[str, Stand]) -> None:
+    done = evaluate(folder, "--json", "--margin", "5%", "--drift-margin", "0.02", "--fail-on-quality")
+    assert done.exception is None and done.return_value == 3, done.output
+    assert "tasks.jsonl: line 61" in done.stderr
+    answer = json.loads(done.stdout)
+    rows = {row["backend"]: row for row in answer["variants"]}
+    assert answer["reference"] == "full" and rows["full"]["is_reference"] and rows["full"]["verdict"] is None
+    assert {name: row["verdict"] for name, row in rows.items() if name != "full"} == {
+        "copy": "NON-INFERIOR",
+        "noised": "INFERIOR",
+        "mute": "UNDECIDED",
+    }
+    assert rows["mute"]["perplexity"] is None and "echo is not supported" in rows["mute"]["missing"]["perplexity"]
+    assert rows["noised"]["drift"]["delta_nll"] == pytest.approx(0.1) and len(rows["noised"]["lost"]) == 20
+    ids = [WORDS.index(word) for word in TEXT.split()]
+    windows = [ids[k * 128 : (k + 1) * 128] for k in range(12)]
+    nll = [-log_prob(a, b) for window in windows for a, b in zip(window, window[1:], strict=False)]
+    assert rows["full"]["perplexity"] == pytest.approx(math.exp(sum(nll) / len(nll)), rel=1e-5)
+
+
+def test_what_is_stored_holds_each_log_probability_and_where_it_came_from(folder: Path, stands: dict[str, Stand]) -> None:
+    assert evaluate(folder, names=("full", "copy")).exception is None
+    kept = [json.loads(path.read_text()) for path in (folder / "results" / "quality").glob("*.json")]
+    assert len(kept) == 2 and not list((folder / "results" / "quality").glob(".*"))
+    document = next(one for one in kept if one["backend"]["name"] == "copy")
+    assert document["format"] == "slm-profiler-quality" and document["machine"]["machine_id"] and document["start"]["start_id"]
+    assert [len(window) for window in document["drift"]["windows"]] == [127] * 12
+    assert document["drift"]["kl"] is None and document["drift"]["kl_reason"]
+    assert len(document["tasks"]["examples"]) == 60 and document["tasks"]["bad_lines"][0].startswith("line 61")
+
+
+def test_without_a_margin_there_are_figures_and_no_verdict(folder: Path, stands: dict[str, Stand]) -> None:
+    done = evaluate(folder, names=("full", "noised"))
+    assert done.return_value == 0 and "No verdict without a margin" in done.output and "+10.52%" in done.output
+
+
+def test_another_reference(folder: Path, stands: dict[str, Stand]) -> None:
+    done = evaluate(folder, "--json", "--margin", "5%", "--reference", str(folder / "noised.toml"), names=("full",))
+    rows = {row["backend"]: row for row in json.loads(done.stdout)["variants"]}
+    assert rows["noised"]["is_reference"] and rows["full"]["tasks"]["gained"] == 20 and rows["full"]["verdict"] == "NON-INFERIOR"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--margin", "5"), "share"),
+        (("--margin", "x%"), "share"),
+        (("--fail-on-quality",), "margin"),
+        (("--text", "none.txt"), "none.txt"),
+        (("--tasks", "none.jsonl"), "none.jsonl"),
+    ],
+)
+def test_wrong_usage_starts_nothing(folder: Path, stands: dict[str, Stand], more: tuple[str, ...], message: str) -> None:
+    done = evaluate(folder, *more)
+    assert isinstance(done.exception, ProfilerError) and message in done.exception.message and done.exception.exit_code == 2
+    assert not any(stand.asked for stand in stands.values())
+
+
+def test_one_that_is_gone_is_named_and_the_others_are_kept(folder: Path, stands: dict[str, Stand]) -> None:
+    (folder / "gone.toml").write_text('name = "gone"\nengine = "openai"\ndevice = "remote"\nprecision = "as-served"\nsummary = "nobody"\n[options]\nurl = "http://127.0.0.1:9/v1"\n')
+    done = evaluate(folder, "--json", names=("full", "gone", "copy"))
+    answer = json.loads(done.stdout)
+    assert list(answer["failed"]) == ["gone"] and [row["backend"] for row in answer["variants"]] == ["full", "copy"]
+    assert done.return_value == 0
