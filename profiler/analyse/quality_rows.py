@@ -24,6 +24,7 @@ class Row:
     passed: int | None
     examples: int | None
     drift: Drift | None
+    top1_agreement: float | None  # share of the tokens at which both find the same token most probable
     tasks: Paired | None
     lost: tuple[str, ...]  # ids of the examples that the reference passes and this one does not
     drift_verdict: QualityVerdict | None
@@ -50,6 +51,7 @@ def _row(document: Mapping[str, Any], reference: Mapping[str, Any] | None, drift
     if outcomes is None:
         missing["tasks"] = "no examples were asked"
     drift: Drift | None = None
+    agreement: float | None = None
     pairs: Paired | None = None
     lost: tuple[str, ...] = ()
     if reference is None:
@@ -58,6 +60,10 @@ def _row(document: Mapping[str, Any], reference: Mapping[str, Any] | None, drift
         drift, why = _drift(document, reference)
         if why:
             missing["drift"] = why
+        else:
+            agreement, why = _agreement(document["drift"], reference["drift"])
+            if why:
+                missing["top1_agreement"] = why
         pairs, lost, why = _pairs(document, reference)
         if why:
             missing["pairs"] = why
@@ -73,6 +79,7 @@ def _row(document: Mapping[str, Any], reference: Mapping[str, Any] | None, drift
         sum(outcomes.values()) if outcomes else None,
         len(outcomes) if outcomes else None,
         drift,
+        agreement,
         pairs,
         lost,
         drift_verdict,
@@ -116,6 +123,13 @@ def _drift(document: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[D
     if document["drift"]["digest"] != reference["drift"]["digest"]:
         return None, "not the same tokens as the reference's: another text, window or vocabulary"
     return quality.drift(theirs, ours), None
+
+
+def _agreement(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[float | None, str | None]:
+    if ours["top1"] is None or theirs["top1"] is None:
+        return None, ours["top1_reason"] or f"the reference: {theirs['top1_reason']}"
+    pairs = [pair for one, other in zip(ours["top1"], theirs["top1"], strict=True) for pair in zip(one, other, strict=True)]
+    return sum(a == b for a, b in pairs) / len(pairs), None
 
 
 def _outcomes(document: Mapping[str, Any]) -> dict[str, bool] | None:

@@ -37,7 +37,7 @@ BACKENDS = ("openvino-xeon-bf16", "openvino-xeon-int8", "openvino-xeon-int4")
     help="Backend name or TOML file; repeat to compare.  [default: OpenVINO bf16, int8, int4]",
 )
 @click.option("--reference", shell_complete=complete.backends, help="The backend the others are compared with.  [default: the first]")
-@click.option("--text", type=click.Path(path_type=Path), help="Text file for the perplexity.  [default: one of ours, 1,650 words]")
+@click.option("--text", type=click.Path(path_type=Path), help="Text file for the perplexity.  [default: one of ours, 1,658 words]")
 @click.option("--tasks", type=click.Path(path_type=Path), help="JSON lines of examples.  [default: 24 of ours, too few to rank models]")
 @click.option("--margin", metavar="SHARE", help="How far the pass rate may fall, e.g. 5%. Without it examples get no verdict.")
 @click.option("--drift-margin", metavar="SHARE", help="How far the perplexity may rise, e.g. 2%. Without it drift gets no verdict.")

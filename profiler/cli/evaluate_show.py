@@ -42,7 +42,7 @@ def notes(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: M
         if row.lost:
             more = f" and {len(row.lost) - SHOWN_LOST} more" if len(row.lost) > SHOWN_LOST else ""
             found.append(f"{row.backend}: the reference passes, it does not: {', '.join(row.lost[:SHOWN_LOST])}{more}")
-        found += [f"{row.backend}: no {what}: {why}" for what, why in row.missing.items() if what != "verdict"]
+        found += [f"{row.backend}: no {what}: {why}" for what, why in row.missing.items() if what not in ("verdict", "top1_agreement")]
     found += [f"{name}: failed: {why}" for name, why in failed.items()]
     if any(row.missing.get("verdict") for row in rows if not row.is_reference):
         found.append("No verdict without a margin that you state: --drift-margin 2%, --margin 5%.")
@@ -63,7 +63,8 @@ def _drift(row: Row) -> str:
         return "?"
     lo, hi = row.drift.ratio_lo, row.drift.ratio_hi
     bounds = f" ({lo - 1:+.2%} to {hi - 1:+.2%})" if lo is not None and hi is not None else ""
-    return f"{row.drift.ratio - 1:+.2%}{bounds}"
+    agreement = f", top-1 {row.top1_agreement:.1%}" if row.top1_agreement is not None else ""
+    return f"{row.drift.ratio - 1:+.2%}{bounds}{agreement}"
 
 
 def _passed(row: Row) -> str:

@@ -28,6 +28,7 @@ class Scored:
 
     log_probs: tuple[float, ...]
     source: str  # "echo" | "prompt_logprobs"
+    top1: tuple[int, ...] | None  # the most probable token at each of these places; None where the server does not say
 
 
 class Asker:
@@ -43,25 +44,27 @@ class Asker:
         refusals = []
         for source in ways:
             try:
-                found = self._prompt_logprobs(token_ids) if source == "prompt_logprobs" else self._echo(token_ids)
+                found, top1 = self._prompt_logprobs(token_ids) if source == "prompt_logprobs" else (self._echo(token_ids), None)
             except NotGiven as error:
                 refusals.append(f"{source}: {error.message}")
                 continue
             self._source = source
-            return Scored(found, source)
+            return Scored(found, source, top1)
         raise NotGiven("; ".join(refusals))
 
-    def _prompt_logprobs(self, token_ids: Sequence[int]) -> tuple[float, ...]:
-        body = {"prompt": list(token_ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+    def _prompt_logprobs(self, token_ids: Sequence[int]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """The most probable token of each place and, where it is another one, the given token."""
+        body = {"prompt": list(token_ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
         choice = self._choice("/completions", body)
         given = choice.get("prompt_logprobs")
         if not isinstance(given, list) or len(given) != len(token_ids):
             raise NotGiven("the answer has none")
         try:
             found = [entry[str(token)]["logprob"] for entry, token in zip(given[1:], token_ids[1:], strict=True)]
-        except (KeyError, TypeError):
+            top1 = tuple(int(max(entry, key=lambda token, of=entry: of[token]["logprob"])) for entry in given[1:])
+        except (KeyError, TypeError, ValueError):
             raise NotGiven("the answer has not those of the tokens that were sent") from None
-        return _checked(found)
+        return _checked(found), top1
 
     def _echo(self, token_ids: Sequence[int]) -> tuple[float, ...]:
         body = {"prompt": list(token_ids), "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}

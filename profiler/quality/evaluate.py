@@ -12,7 +12,8 @@ from profiler.quality.tasks import Example, Tasks
 from profiler.quality.windows import Windows
 from profiler.records import Endpoint
 
-NOT_COMPUTED = "needs the log-probabilities of other tokens; only that of the given token is stored"
+NO_KL = "not computed: needs the log-probabilities of the top tokens, which are not asked yet"
+NO_TOP1 = "the server gives the log-probability of the given token only"
 
 
 def drift_part(asker: Asker, windows: Windows, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -25,20 +26,22 @@ def drift_part(asker: Asker, windows: Windows, progress: Callable[[str], None]) 
         "windows": None,
         "reason": None,
         "kl": None,
-        "kl_reason": NOT_COMPUTED,
-        "top1_agreement": None,
-        "top1_agreement_reason": NOT_COMPUTED,
+        "kl_reason": NO_KL,
+        "top1": None,
+        "top1_reason": NO_TOP1,
     }
-    found = []
+    found, top1 = [], []
     try:
         for k, tokens in enumerate(windows.tokens):
             progress(f"window {k + 1} of {len(windows.tokens)}")
             scored = asker.score(tokens)
             found.append([round(x, 6) for x in scored.log_probs])
             part["source"] = scored.source
+            if scored.top1 is not None:
+                top1.append(list(scored.top1))
     except NotGiven as error:
         return part | {"source": None, "reason": f"the server gives no log-probabilities of a prompt: {error.message}"}
-    return part | {"windows": found}
+    return part | {"windows": found} | ({"top1": top1, "top1_reason": None} if top1 else {})
 
 
 def tasks_part(asker: Asker, tasks: Tasks, tokenizer_json: Path | None, progress: Callable[[str], None]) -> dict[str, Any]:

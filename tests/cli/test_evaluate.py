@@ -15,12 +15,14 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
+import itertools
+
 from quality_stand import Stand, log_prob, standing
 
 from profiler.cli.main import cli
 from profiler.errors import ProfilerError
 
-WORDS = "the harbour wakes before town does and nobody sees it".split()
+WORDS = ["the", "harbour", "wakes", "before", "town", "does", "and", "nobody", "sees", "it"]
 TEXT = " ".join(WORDS[(k * 7 + k // 10) % 10] for k in range(128 * 12 + 5))
 TASKS = [{"prompt": f"question {k}", "expected": "yes", "scorer": "exact"} for k in range(60)]
 
@@ -41,8 +43,9 @@ def stands(folder: Path) -> Iterator[dict[str, Stand]]:
     made = {
         "full": Stand("prompt_logprobs", answers=right),
         "copy": Stand("echo", answers=right),
-        "noised": Stand("echo", worse=0.1, answers={name: "yes" for name in list(right)[:40]}),
+        "noised": Stand("echo", worse=0.1, answers=dict.fromkeys(list(right)[:40], "yes")),
         "mute": Stand("none", answers=right),
+        "twin": Stand("prompt_logprobs", answers=right),
     }
     with ExitStack() as stack:
         for name, stand in made.items():
@@ -66,6 +69,7 @@ def test_a_copy_passes_a_noised_one_does_not_and_a_mute_one_is_undecided(folder:
     assert done.exception is None and done.return_value == 3, done.output
     assert "tasks.jsonl: line 61" in done.stderr
     answer = json.loads(done.stdout)
+    assert list(answer) == ["reference", "margin", "drift_margin", "failed", "variants"], "docs/json.md names them"
     rows = {row["backend"]: row for row in answer["variants"]}
     assert answer["reference"] == "full" and rows["full"]["is_reference"] and rows["full"]["verdict"] is None
     assert {name: row["verdict"] for name, row in rows.items() if name != "full"} == {
@@ -77,7 +81,7 @@ def test_a_copy_passes_a_noised_one_does_not_and_a_mute_one_is_undecided(folder:
     assert rows["noised"]["drift"]["delta_nll"] == pytest.approx(0.1) and len(rows["noised"]["lost"]) == 20
     ids = [WORDS.index(word) for word in TEXT.split()]
     windows = [ids[k * 128 : (k + 1) * 128] for k in range(12)]
-    nll = [-log_prob(a, b) for window in windows for a, b in zip(window, window[1:], strict=False)]
+    nll = [-log_prob(a, b) for window in windows for a, b in itertools.pairwise(window)]
     assert rows["full"]["perplexity"] == pytest.approx(math.exp(sum(nll) / len(nll)), rel=1e-5)
 
 
@@ -95,6 +99,12 @@ def test_what_is_stored_holds_each_log_probability_and_where_it_came_from(folder
 def test_without_a_margin_there_are_figures_and_no_verdict(folder: Path, stands: dict[str, Stand]) -> None:
     done = evaluate(folder, names=("full", "noised"))
     assert done.return_value == 0 and "No verdict without a margin" in done.output and "+10.52%" in done.output
+
+
+def test_top_1_agreement_where_both_say_it(folder: Path, stands: dict[str, Stand]) -> None:
+    rows = json.loads(evaluate(folder, "--json", names=("full", "copy", "twin")).stdout)["variants"]
+    assert rows[1]["top1_agreement"] is None and "given token only" in rows[1]["missing"]["top1_agreement"]
+    assert rows[2]["top1_agreement"] == 1.0
 
 
 def test_another_reference(folder: Path, stands: dict[str, Stand]) -> None:
@@ -120,7 +130,9 @@ def test_wrong_usage_starts_nothing(folder: Path, stands: dict[str, Stand], more
 
 
 def test_one_that_is_gone_is_named_and_the_others_are_kept(folder: Path, stands: dict[str, Stand]) -> None:
-    (folder / "gone.toml").write_text('name = "gone"\nengine = "openai"\ndevice = "remote"\nprecision = "as-served"\nsummary = "nobody"\n[options]\nurl = "http://127.0.0.1:9/v1"\n')
+    (folder / "gone.toml").write_text(
+        'name = "gone"\nengine = "openai"\ndevice = "remote"\nprecision = "as-served"\nsummary = "nobody"\n[options]\nurl = "http://127.0.0.1:9/v1"\n'
+    )
     done = evaluate(folder, "--json", names=("full", "gone", "copy"))
     answer = json.loads(done.stdout)
     assert list(answer["failed"]) == ["gone"] and [row["backend"] for row in answer["variants"]] == ["full", "copy"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -32,12 +33,18 @@ class Stand:
         ids = body["prompt"]
         if isinstance(ids, str):
             return 200, {"choices": [{"index": 0, "text": self.answers.get(ids, ""), "finish_reason": "stop"}]}
-        values = [None, *(log_prob(a, b, self.worse) for a, b in zip(ids, ids[1:], strict=False))]
+        values = [None, *(log_prob(a, b, self.worse) for a, b in itertools.pairwise(ids))]
         choice: dict[str, Any] = {"index": 0, "text": "x", "finish_reason": "length"}
         if "prompt_logprobs" in body:
             if self.way != "prompt_logprobs":
-                return 400, {"error": {"message": "prompt_logprobs=0 is not supported"}}
-            choice["prompt_logprobs"] = [None, *({str(t): {"logprob": v, "rank": 1}} for t, v in zip(ids[1:], values[1:], strict=True))]
+                return 400, {"error": {"message": "prompt_logprobs=1 is not supported"}}
+            choice["prompt_logprobs"] = [
+                None,
+                *(
+                    {str(t): {"logprob": v, "rank": 2}, str(t + 1000): {"logprob": v + 0.1, "rank": 1}}
+                    for t, v in zip(ids[1:], values[1:], strict=True)
+                ),
+            ]
         if body.get("echo"):
             if self.way in ("none", "prompt_logprobs"):
                 return 400, {"error": {"message": "echo is not supported"}}

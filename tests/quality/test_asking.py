@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,7 +25,8 @@ def test_both_ways_give_the_log_probability_of_each_token(way: str) -> None:
         asker = Asker(endpoint(stand))
         found = asker.score(IDS)
         assert found.source == way
-        assert found.log_probs == pytest.approx([log_prob(a, b) for a, b in zip(IDS, IDS[1:], strict=False)])
+        assert found.log_probs == pytest.approx([log_prob(a, b) for a, b in itertools.pairwise(IDS)])
+        assert found.top1 == (tuple(token + 1000 for token in IDS[1:]) if way == "prompt_logprobs" else None)
         before = len(stand.asked)
         asker.score(IDS)
         assert len(stand.asked) == before + 1, "the way is found once"
@@ -32,7 +34,10 @@ def test_both_ways_give_the_log_probability_of_each_token(way: str) -> None:
 
 
 def test_a_server_without_is_named_with_its_reasons() -> None:
-    with standing(Stand("none")) as stand, pytest.raises(NotGiven, match=r"prompt_logprobs: HTTP 400.*echo: HTTP 400: echo is not supported"):
+    with (
+        standing(Stand("none")) as stand,
+        pytest.raises(NotGiven, match=r"prompt_logprobs: HTTP 400.*echo: HTTP 400: echo is not supported"),
+    ):
         Asker(endpoint(stand)).score(IDS)
 
 
