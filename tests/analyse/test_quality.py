@@ -130,3 +130,23 @@ def test_joined() -> None:
     assert quality.together([good, good]) == "NON-INFERIOR"
     assert quality.together([good, bad, open_]) == "INFERIOR"
     assert quality.together([good, open_]) == "UNDECIDED"
+
+
+@pytest.mark.parametrize(
+    ("drift", "non_inferior", "inferior"),
+    [(0.0, (200, 200), (0, 0)), (0.02, (0, 20), (0, 20)), (0.08, (0, 0), (180, 200))],
+    ids=["identical", "at the margin", "damaged"],
+)
+def test_error_rates_over_200_simulated_evaluations(drift: float, non_inferior: tuple[int, int], inferior: tuple[int, int]) -> None:
+    """At the margin each answer is wrong and may come in 5 %: 10 of 200 expected, more than 20 with a probability under 0.001."""
+    made = np.random.default_rng(11)
+    seen = {"NON-INFERIOR": 0, "INFERIOR": 0, "UNDECIDED": 0}
+    for _ in range(200):
+        difficulty = made.normal(3.5, 0.4, 14)  # nats per token, the same for both
+        # Noised weights: worse on average, on each window by another amount; skewed, as damage is.
+        damage = math.log1p(drift) * made.gamma(2.0, 0.5, 14)
+        reference = [(127 * float(x), 127) for x in difficulty]
+        variant = [(nll + 127 * float(x), n) for (nll, n), x in zip(reference, damage, strict=True)]
+        seen[quality.drift_verdict(quality.drift(reference, variant), 0.02).result] += 1
+    assert non_inferior[0] <= seen["NON-INFERIOR"] <= non_inferior[1], seen
+    assert inferior[0] <= seen["INFERIOR"] <= inferior[1], seen
