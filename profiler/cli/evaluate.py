@@ -177,9 +177,23 @@ def _one(
     if stored is not None:
         progress.note(f"{backend.name}: evaluated already, {stored['made_at']}")
         return stored
+    if flags["again"]:
+        documents.forget_part(results, key)
+    so_far = documents.load_part(results, key)
+    if so_far:
+        progress.note(f"{backend.name}: goes on after {len(so_far.get('examples', []))} of {len(tasks.examples)} examples")
     with engine.start(variant, backend, work / f"{backend.name}.log", progress.working) as running:
-        parts = evaluate(running.endpoint, text, tasks, tokenizer_json, lambda line: progress.live(f"{backend.name}: {line}"))
-        started = {"start_id": running.start_id, "command": list(running.command), "versions": dict(running.versions)}
+        so_far.setdefault("starts", []).append(running.start_id)
+        parts = evaluate(
+            running.endpoint,
+            text,
+            tasks,
+            tokenizer_json,
+            lambda line: progress.live(f"{backend.name}: {line}"),
+            so_far,
+            lambda part: documents.keep_part(results, key, part),
+        )
+        started = {"start_ids": so_far["starts"], "command": list(running.command), "versions": dict(running.versions)}
     document = {
         "made_at": made_at,
         "profiler_version": __version__,

@@ -37,22 +37,51 @@ def load(results: Path, key: str) -> dict[str, Any] | None:
 
 
 def keep(results: Path, key: str, document: dict[str, Any]) -> Path:
-    """Written beside, synced and renamed: a reader never sees half of it. Raises StoreError."""
+    """Written beside, synced and renamed: a reader never sees half of it. What was kept of it underway goes. Raises StoreError."""
     path = results / FOLDER / f"{key}.json"
-    text = json.dumps({"format": FORMAT, "version": VERSION, "key": key, **document}, indent=1, ensure_ascii=False, allow_nan=False)
-    part = None
+    _write(path, {"format": FORMAT, "version": VERSION, "key": key, **document}, sync=True)
+    forget_part(results, key)
+    return path
+
+
+def load_part(results: Path, key: str) -> dict[str, Any]:
+    """What an evaluation that was broken off had kept; {} where there is none, or none that can be read."""
+    try:
+        found = json.loads(_part(results, key).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def keep_part(results: Path, key: str, part: dict[str, Any]) -> None:
+    """Raises StoreError."""
+    _write(_part(results, key), part, sync=False)
+
+
+def forget_part(results: Path, key: str) -> None:
+    with suppress(OSError):
+        _part(results, key).unlink()
+
+
+def _part(results: Path, key: str) -> Path:
+    return results / FOLDER / f"{key}.part"
+
+
+def _write(path: Path, content: dict[str, Any], *, sync: bool) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    beside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f".{key}-", dir=path.parent)
+        handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).chmod(0o644)
-        Path(part).replace(path)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        Path(beside).chmod(0o644)
+        Path(beside).replace(path)
     except OSError as error:
-        if part:
+        if beside:
             with suppress(OSError):
-                Path(part).unlink()
+                Path(beside).unlink()
         raise StoreError(f"{path}: {error.strerror or error}") from error
-    return path

@@ -44,12 +44,19 @@ def drift_part(asker: Asker, windows: Windows, progress: Callable[[str], None]) 
     return part | {"windows": found} | ({"top1": top1, "top1_reason": None} if top1 else {})
 
 
-def tasks_part(asker: Asker, tasks: Tasks, tokenizer_json: Path | None, progress: Callable[[str], None]) -> dict[str, Any]:
-    """What the document says of the examples. `passed` is None where the server could not be asked, with the reason."""
-    found = []
-    for k, example in enumerate(tasks.examples):
-        progress(f"example {k + 1} of {len(tasks.examples)}")
+def tasks_part(
+    asker: Asker,
+    tasks: Tasks,
+    tokenizer_json: Path | None,
+    progress: Callable[[str], None],
+    found: list[dict[str, Any]],
+    keep: Callable[[], None],
+) -> dict[str, Any]:
+    """What the document says of the examples; goes on after those in `found`. `passed` is None where the server could not be asked."""
+    for k, example in enumerate(tasks.examples[len(found) :], len(found) + 1):
+        progress(f"example {k} of {len(tasks.examples)}")
         found.append({"id": example.id, "scorer": example.scorer, **_one(asker, example, tokenizer_json)})
+        keep()
     return {
         "tasks": tasks.name,
         "digest": tasks.digest,
@@ -92,11 +99,22 @@ def choice_sums(asker: Asker, example: Example, tokenizer_json: Path) -> list[fl
 
 
 def evaluate(
-    endpoint: Endpoint, windows: Windows | None, tasks: Tasks | None, tokenizer_json: Path | None, progress: Callable[[str], None]
+    endpoint: Endpoint,
+    windows: Windows,
+    tasks: Tasks,
+    tokenizer_json: Path | None,
+    progress: Callable[[str], None],
+    so_far: dict[str, Any],
+    keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """The `drift` and `tasks` parts of a document. Raises EngineError when the server fails."""
+    """The `drift` and `tasks` parts of a document. Raises EngineError when the server fails.
+
+    `so_far`: what an evaluation that was broken off had kept ({} at first); `keep` is called with it as it grows.
+    """
     asker = Asker(endpoint)
-    return {
-        "drift": None if windows is None else drift_part(asker, windows, progress),
-        "tasks": None if tasks is None else tasks_part(asker, tasks, tokenizer_json, progress),
-    }
+    if "drift" not in so_far:
+        so_far["drift"] = drift_part(asker, windows, progress)
+        keep(so_far)
+    found = so_far.setdefault("examples", [])
+    done = tasks_part(asker, tasks, tokenizer_json, progress, found, lambda: keep(so_far))
+    return {"drift": so_far["drift"], "tasks": done}

@@ -90,7 +90,7 @@ def test_what_is_stored_holds_each_log_probability_and_where_it_came_from(folder
     kept = [json.loads(path.read_text()) for path in (folder / "results" / "quality").glob("*.json")]
     assert len(kept) == 2 and not list((folder / "results" / "quality").glob(".*"))
     document = next(one for one in kept if one["backend"]["name"] == "copy")
-    assert document["format"] == "slm-profiler-quality" and document["machine"]["machine_id"] and document["start"]["start_id"]
+    assert document["format"] == "slm-profiler-quality" and document["machine"]["machine_id"] and len(document["start"]["start_ids"]) == 1
     assert [len(window) for window in document["drift"]["windows"]] == [127] * 12
     assert document["drift"]["kl"] is None and document["drift"]["kl_reason"]
     assert len(document["tasks"]["examples"]) == 60 and document["tasks"]["bad_lines"][0].startswith("line 61")
@@ -105,6 +105,22 @@ def test_top_1_agreement_where_both_say_it(folder: Path, stands: dict[str, Stand
     rows = json.loads(evaluate(folder, "--json", names=("full", "copy", "twin")).stdout)["variants"]
     assert rows[1]["top1_agreement"] is None and "given token only" in rows[1]["missing"]["top1_agreement"]
     assert rows[2]["top1_agreement"] == 1.0
+
+
+def test_one_that_was_broken_off_goes_on(folder: Path, stands: dict[str, Stand], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("profiler.quality.documents.key_of", lambda *_: "a" * 16)  # an endpoint's own key changes with the time
+    stand = stands["copy"]
+    stand.breaks_at = "question 20"
+    assert evaluate(folder, names=("copy",)).return_value == 1
+    assert not list((folder / "results" / "quality").glob("*.json"))
+    stand.breaks_at, stand.asked = None, []
+    done = evaluate(folder, names=("copy",))
+    assert done.return_value == 0 and "goes on after 20 of 60" in done.stderr
+    assert [body["messages"][0]["content"] for body in stand.asked if "messages" in body] == [f"question {k}" for k in range(20, 60)]
+    assert not [body for body in stand.asked if body.get("echo")], "the text was asked before"
+    (kept,) = (folder / "results" / "quality").iterdir()
+    document = json.loads(kept.read_text())
+    assert len(document["tasks"]["examples"]) == 60 and len(document["start"]["start_ids"]) == 2
 
 
 def test_another_reference(folder: Path, stands: dict[str, Stand]) -> None:

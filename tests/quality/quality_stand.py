@@ -22,9 +22,12 @@ class Stand:
         self.way, self.worse, self.answers = way, worse, answers or {}
         self.asked: list[dict[str, Any]] = []
         self.url = ""
+        self.breaks_at: str | None = None  # the prompt at which it begins to fail
 
     def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self.asked.append(body)
+        if self.breaks_at and self.breaks_at in json.dumps(body):
+            return 500, {"error": {"message": "out of order"}}
         if path.endswith("/chat/completions"):
             content = self.answers.get(body["messages"][0]["content"], "I do not know.")
             return 200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
