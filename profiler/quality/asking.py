@@ -61,7 +61,7 @@ class Asker:
             raise NotGiven("the answer has none")
         try:
             found = [entry[str(token)]["logprob"] for entry, token in zip(given[1:], token_ids[1:], strict=True)]
-            top1 = tuple(int(max(entry, key=lambda token, of=entry: of[token]["logprob"])) for entry in given[1:])
+            top1 = tuple(int(max((of["logprob"], token) for token, of in entry.items())[1]) for entry in given[1:])
         except (KeyError, TypeError, ValueError):
             raise NotGiven("the answer has not those of the tokens that were sent") from None
         return _checked(found), top1
