@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,12 +12,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tokenizers import Tokenizer, models, pre_tokenizers
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quality"))
-import itertools
-
 from quality_stand import Stand, log_prob, standing
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from profiler.cli.main import cli
 from profiler.errors import ProfilerError
