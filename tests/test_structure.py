@@ -23,6 +23,7 @@ LAYERS = [
     {"models", "workload", "engines", "machine"},
     {"plan", "bundle"},
     {"run", "store"},
+    {"quality"},
     {"analyse"},
     {"report", "selftest"},
     {"frames"},

@@ -9,7 +9,7 @@ class ExitCode(IntEnum):
     DONE = 0
     FAILED = 1
     USAGE = 2
-    NOT_PROVEN = 3  # sweep --fail-on-qos: a target that is not proven to be kept
+    NOT_PROVEN = 3  # sweep --fail-on-qos, evaluate --fail-on-quality: a target or a quality that is not proven to be kept
     REGRESSION = 4  # compare --fail-if: more than the limit, proven
     INCONCLUSIVE = 5  # compare --fail-if: neither is proven
     INTERRUPTED = 130  # 128 + SIGINT, what shells report for a program ended by Ctrl-C

@@ -23,6 +23,7 @@ COMMANDS = {
     "plan": ("profiler.cli.plan", "Plan a fleet for a demand with its daily shape (demand.toml)."),
     "cost": ("profiler.cli.cost", "Show the money in full: offers, bases, break-even, sensitivity."),
     "compare": ("profiler.cli.compare", "Say whether new runs are worse than others, by rules, with exit codes for CI."),
+    "evaluate": ("profiler.cli.evaluate", "Say whether a variant is still as good as its reference: perplexity, examples, verdicts."),
     "list": ("profiler.cli.listing", "List backends, workloads, models or engines."),
     "engines": ("profiler.cli.engines", "Build or remove the engines' own Python environments."),
     "doctor": ("profiler.cli.doctor", "Say what this machine can run and measure, and what is missing."),

@@ -42,6 +42,11 @@ class Progress:
         else:
             click.echo(text, err=True)
 
+    def live(self, text: str) -> None:
+        """Where it is: replaced by the next one on a terminal, not said elsewhere."""
+        if self._tty:
+            self._line(text)
+
     def cell_started(self, cell: Cell) -> None:
         self._spoke = self._cell_began = time.monotonic()
         if self._tty:

@@ -14,6 +14,7 @@ class Back(Protocol):
 
     model: str
     max_context_tokens: int
+    no_logprobs: str | None  # why it gives no log-probabilities; None where it does
 
     def encode(self, ask: wire.Ask) -> list[int]:
         """The prompt's token ids. Raises BadRequest."""
@@ -71,6 +72,8 @@ class App:
         name = headers.get("x-request-id") or f"{self.serial:x}-{time.monotonic_ns():x}"
         try:
             ask = wire.parse(kind, body, ("chatcmpl-" if kind == "chat" else "cmpl-") + name, self.back.model)
+            if (ask.echo or ask.logprobs) and self.back.no_logprobs:
+                raise BadRequest(400, f"echo and logprobs: {self.back.no_logprobs}")
             prompt = self.back.encode(ask)
             room = self.back.max_context_tokens - len(prompt)
             max_tokens = room if ask.max_tokens is None else ask.max_tokens

@@ -33,6 +33,7 @@ class NullBack:
 
     max_context_tokens = 131072
     load_s = 0.0
+    no_logprobs = "there is no model behind this server"
 
     def __init__(self, options: Namespace) -> None:
         self.model: str = options.served_model_name

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ MAX_SIZED = 128  # tokens of a prompt that surely goes in one step
 class Flight:
     """One request inside the pipeline."""
 
-    __slots__ = ("answer", "decoder", "handle")
+    __slots__ = ("answer", "decoder", "echo_left", "handle")
 
     def __init__(self, answer: wire.Answer, handle: Any, decoder: Decoder) -> None:
         self.answer, self.handle, self.decoder = answer, handle, decoder
+        self.echo_left = answer.prompt_tokens if answer.ask.echo else 0  # tokens of the prompt that are still to come back
 
 
 class OpenVinoBack:
@@ -58,6 +60,8 @@ class OpenVinoBack:
         self.step_s = 0.0
         self.wake = asyncio.Event()
         self.load_s = 0.0
+        # What is taken from the prefix cache is not computed, and has no log-probabilities.
+        self.no_logprobs = "the prefix cache is on; start the server without it" if options.prefix_caching else None
         self.memory_before, self.memory_after = _anonymous_bytes(), 0
         self.kv_token_bytes = 0.0
         self._load()
@@ -123,6 +127,8 @@ class OpenVinoBack:
         config.presence_penalty = ask.presence_penalty
         config.frequency_penalty = ask.frequency_penalty
         config.repetition_penalty = ask.repetition_penalty
+        config.echo = ask.echo
+        config.logprobs = int(ask.logprobs)
         return config
 
     def cancel(self, answer: wire.Answer) -> None:
@@ -179,12 +185,24 @@ class OpenVinoBack:
             output = next(iter(handle.read().values()))
             reason = output.finish_reason
             last = reason != unfinished
-            text = flight.decoder.add(output.generated_ids, last)
+            ids, log_probs = output.generated_ids, output.generated_log_probs if flight.answer.ask.logprobs else ()
+            if flight.echo_left:
+                ids, log_probs = self._echo(flight, ids, log_probs)
+            text = flight.decoder.add(ids, last)
             if last:
                 ended.append(key)
-            flight.answer.push(output.generated_ids, text, ("stop" if reason == stopped else "length") if last else None)
+            flight.answer.push(ids, text, ("stop" if reason == stopped else "length") if last else None, log_probs)
         for key in ended:
             self.flights.pop(key, None)
+
+    def _echo(self, flight: Flight, ids: list[int], log_probs: Sequence[float]) -> tuple[list[int], Sequence[float]]:
+        """Gives the prompt's part of this step back; what is left is output. The first token has no log-probability: nothing precedes it."""
+        n = min(flight.echo_left, len(ids))
+        first = flight.echo_left == flight.answer.prompt_tokens
+        known: list[float | None] = list(log_probs[:n])
+        flight.answer.echo(ids[:n], self.text.tokenizer.decode(ids[:n]), [None, *known[1:]] if first and known else known)
+        flight.echo_left -= n
+        return ids[n:], log_probs[n:]
 
     def _die(self) -> None:
         """The pipeline's state after an exception is unknown: say so to everyone, then end, so that nobody measures a ruin."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +16,7 @@ quote = json.encoder.encode_basestring_ascii  # json.dumps of a text, without it
 REFUSED: dict[str, Callable[[Any], bool]] = {
     "n": lambda v: v not in (None, 1),
     "best_of": lambda v: v not in (None, 1),
-    "echo": bool,
-    "logprobs": bool,
+    "top_logprobs": bool,
     "prompt_logprobs": bool,
     "suffix": bool,
     "stop": bool,
@@ -49,6 +48,8 @@ class Ask:
     include_usage: bool
     continuous_usage: bool
     return_token_ids: bool
+    echo: bool = False  # the prompt comes back before the answer
+    logprobs: bool = False  # of each token that comes back: the log-probability it had
 
 
 def parse(kind: str, body: bytes, request_id: str, model: str) -> Ask:
@@ -70,7 +71,8 @@ def parse(kind: str, body: bytes, request_id: str, model: str) -> Ask:
         raise BadRequest(400, "stream_options must be an object")
     limit = "max_completion_tokens" if kind == "chat" and raw.get("max_completion_tokens") is not None else "max_tokens"
     default_limit = None if kind == "chat" else 16  # as OpenAI and vLLM have it
-    max_tokens = _number(raw, limit, int, default_limit, 1)
+    echo, logprobs = _log_probabilities(raw, kind)
+    max_tokens = _number(raw, limit, int, default_limit, 0 if echo else 1)
     min_tokens = _number(raw, "min_tokens", int, 0, 0)
     if max_tokens is not None and min_tokens > max_tokens:
         raise BadRequest(400, f"min_tokens={min_tokens} is more than max_tokens={max_tokens}")
@@ -93,7 +95,25 @@ def parse(kind: str, body: bytes, request_id: str, model: str) -> Ask:
         include_usage=bool(options.get("include_usage", False)),
         continuous_usage=bool(options.get("continuous_usage_stats", False)),
         return_token_ids=bool(raw.get("return_token_ids", False)),
+        echo=echo,
+        logprobs=logprobs,
     )
+
+
+def _log_probabilities(raw: dict[str, Any], kind: str) -> tuple[bool, bool]:
+    """`echo` and `logprobs` as OpenAI's completions had them, for whole answers; one log-probability a token, that of the token itself."""
+    echo, logprobs = raw.get("echo") or False, raw.get("logprobs")
+    if not echo and logprobs in (None, False):
+        return False, False
+    if kind == "chat" or raw.get("stream"):
+        raise BadRequest(400, "echo and logprobs are given by /v1/completions without stream only")
+    if not isinstance(echo, bool):
+        raise BadRequest(400, f"echo must be true or false, not {echo!r}")
+    if logprobs not in (None, 0, 1) or isinstance(logprobs, bool):
+        raise BadRequest(
+            400, f"logprobs={logprobs!r} is not supported by this server: 1, the log-probability of each token itself, is all it has"
+        )
+    return echo, logprobs is not None
 
 
 def _number(raw: dict[str, Any], name: str, kind: type, default: Any, least: float) -> Any:
@@ -138,6 +158,7 @@ class Answer:
     _prefix: str = ""
     _text: list[str] = field(default_factory=list)
     _token_ids: list[int] = field(default_factory=list)
+    _log_probs: list[float | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.connection.on_disconnect = self._disconnected
@@ -145,7 +166,13 @@ class Answer:
         head = {"id": self.ask.request_id, "object": shape[self.ask.kind], "created": int(time.time()), "model": self.model}
         self._prefix = json.dumps(head, separators=(",", ":"))[:-1]  # left open: the rest is appended per chunk
 
-    def push(self, token_ids: list[int], text: str, finish_reason: str | None) -> None:
+    def echo(self, token_ids: list[int], text: str, log_probs: list[float | None]) -> None:
+        """Tokens of the prompt that come back; they are no output."""
+        self._text.append(text)
+        self._token_ids += token_ids
+        self._log_probs += log_probs
+
+    def push(self, token_ids: list[int], text: str, finish_reason: str | None, log_probs: Sequence[float] = ()) -> None:
         """One step's tokens and the text they completed (may be empty: half an emoji)."""
         if self.ended:
             return
@@ -154,6 +181,7 @@ class Answer:
         if not self.ask.stream:
             self._text.append(text)
             self._token_ids += token_ids
+            self._log_probs += log_probs
             if finish_reason is not None:
                 self._whole(finish_reason)
             return
@@ -184,12 +212,12 @@ class Answer:
         else:
             self.connection.fail(status, message)
 
-    def _choice(self, token_ids: list[int], text: str, finish_reason: str | None) -> str:
+    def _choice(self, token_ids: list[int], text: str, finish_reason: str | None, logprobs: str = "null") -> str:
         content = quote(text)
         body = f'"delta":{{"content":{content}}}' if self.ask.kind == "chat" else f'"text":{content}'
         reason = f'"{finish_reason}"' if finish_reason else "null"
         ids = f',"token_ids":[{",".join(map(str, token_ids))}]' if self.ask.return_token_ids else ""
-        return f'"choices":[{{"index":0,{body},"logprobs":null,"finish_reason":{reason}{ids}}}]'
+        return f'"choices":[{{"index":0,{body},"logprobs":{logprobs},"finish_reason":{reason}{ids}}}]'
 
     def _usage(self) -> str:
         total = self.prompt_tokens + self.tokens
@@ -199,7 +227,10 @@ class Answer:
         return chunk(f"data: {self._prefix},{rest}}}\n\n".encode())
 
     def _whole(self, finish_reason: str) -> None:
-        choice = self._choice(self._token_ids, "".join(self._text), finish_reason)
+        given = "null"
+        if self.ask.logprobs:
+            given = json.dumps({"tokens": None, "token_logprobs": self._log_probs, "top_logprobs": None, "text_offset": None})
+        choice = self._choice(self._token_ids, "".join(self._text), finish_reason, given)
         if self.ask.kind == "chat":
             choice = choice.replace('"delta":{', '"message":{"role":"assistant",', 1)
         self._end("done")

@@ -1,0 +1,107 @@
+"""What is asked of a served model: log-probabilities of given tokens, and answers. Blocking HTTP, one request at a time.
+
+One at a time and greedy, because a batch may change the arithmetic; evaluation is never timed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from profiler.engines import http_client
+from profiler.errors import EngineError
+from profiler.records import Endpoint
+
+TIMEOUT_S = 300.0
+
+
+class NotGiven(EngineError):
+    """The server works and does not give this; `message` says why, in its words."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Log-probabilities (nats) of tokens[1:], each given all before it; the first token has none."""
+
+    log_probs: tuple[float, ...]
+    source: str  # "echo" | "prompt_logprobs"
+    top1: tuple[int, ...] | None  # the most probable token at each of these places; None where the server does not say
+
+
+class Asker:
+    """Asks one endpoint. The way to log-probabilities is found with the first window: vLLM's `prompt_logprobs`, else OpenAI's `echo`."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._source: str | None = None
+
+    def score(self, token_ids: Sequence[int]) -> Scored:
+        """Raises NotGiven where the server has no log-probabilities of a prompt, EngineError where it fails."""
+        ways = [self._source] if self._source else ["prompt_logprobs", "echo"]
+        refusals = []
+        for source in ways:
+            try:
+                found, top1 = self._prompt_logprobs(token_ids) if source == "prompt_logprobs" else (self._echo(token_ids), None)
+            except NotGiven as error:
+                refusals.append(f"{source}: {error.message}")
+                continue
+            self._source = source
+            return Scored(found, source, top1)
+        raise NotGiven("; ".join(refusals))
+
+    def _prompt_logprobs(self, token_ids: Sequence[int]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+        """The most probable token of each place and, where it is another one, the given token."""
+        body = {"prompt": list(token_ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
+        choice = self._choice("/completions", body)
+        given = choice.get("prompt_logprobs")
+        if not isinstance(given, list) or len(given) != len(token_ids):
+            raise NotGiven("the answer has none")
+        try:
+            found = [entry[str(token)]["logprob"] for entry, token in zip(given[1:], token_ids[1:], strict=True)]
+            top1 = tuple(int(max((of["logprob"], token) for token, of in entry.items())[1]) for entry in given[1:])
+        except (KeyError, TypeError, ValueError):
+            raise NotGiven("the answer has not those of the tokens that were sent") from None
+        return _checked(found), top1
+
+    def _echo(self, token_ids: Sequence[int]) -> tuple[float, ...]:
+        body = {"prompt": list(token_ids), "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+        given = (self._choice("/completions", body).get("logprobs") or {}).get("token_logprobs")
+        # One more for the token that was generated; a server whose prefix cache hit gives fewer.
+        if not isinstance(given, list) or len(given) != len(token_ids) + 1:
+            raise NotGiven("the answer has not one log-probability per token (a prefix cache that hit?)")
+        return _checked(given[1:-1])
+
+    def answer(self, prompt: str, max_tokens: int, *, chat: bool) -> str:
+        """The greedy answer. Raises EngineError."""
+        body: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
+        if not chat:
+            return str(self._choice("/completions", {**body, "prompt": prompt})["text"])
+        choice = self._choice("/chat/completions", {**body, "messages": [{"role": "user", "content": prompt}]})
+        return str(choice["message"]["content"] or "")
+
+    def _choice(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        raw = json.dumps({"model": self.endpoint.model, **body}).encode()
+        try:
+            status, answer = http_client.request(self.endpoint, "POST", path, raw, prefix=True, timeout_s=TIMEOUT_S)
+        except (OSError, http.client.HTTPException) as error:
+            raise EngineError(f"{self.endpoint.url}{path}: {error or type(error).__name__}") from error
+        if status != 200:
+            kind = NotGiven if 400 <= status < 500 else EngineError
+            raise kind(http_client.error_text(status, answer))
+        try:
+            choice = json.loads(answer)["choices"][0]
+        except (ValueError, LookupError, TypeError):
+            raise EngineError(f"{self.endpoint.url}{path}: not an OpenAI answer") from None
+        if not isinstance(choice, dict):
+            raise EngineError(f"{self.endpoint.url}{path}: not an OpenAI answer")
+        return choice
+
+
+def _checked(values: Sequence[Any]) -> tuple[float, ...]:
+    """A log-probability is a number of at most 0 (a little above it is rounding)."""
+    if not all(isinstance(x, int | float) and x <= 1e-3 for x in values):
+        raise NotGiven("what came is no log-probability")
+    return tuple(min(0.0, float(x)) for x in values)

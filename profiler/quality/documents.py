@@ -1,0 +1,87 @@
+"""Where evaluations are kept: RESULTS/quality/KEY.json, one document per variant × engine × what was asked, written once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from profiler.errors import StoreError
+
+FORMAT = "slm-profiler-quality"
+VERSION = 1
+FOLDER = "quality"
+
+
+def key_of(*parts: Any) -> str:
+    """Of everything that an evaluation depends on; equal keys need no second evaluation."""
+    return hashlib.sha256(json.dumps([VERSION, *parts], sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def load(results: Path, key: str) -> dict[str, Any] | None:
+    """The document, or None where there is none. Raises StoreError on one that cannot be read."""
+    path = results / FOLDER / f"{key}.json"
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: {error}", hint="remove it, and evaluate again") from None
+    if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
+        raise StoreError(f"{path}: not an evaluation of version {VERSION}", hint="remove it, and evaluate again")
+    return document
+
+
+def keep(results: Path, key: str, document: dict[str, Any]) -> Path:
+    """Written beside, synced and renamed: a reader never sees half of it. What was kept of it underway goes. Raises StoreError."""
+    path = results / FOLDER / f"{key}.json"
+    _write(path, {"format": FORMAT, "version": VERSION, "key": key, **document}, sync=True)
+    forget_part(results, key)
+    return path
+
+
+def load_part(results: Path, key: str) -> dict[str, Any]:
+    """What an evaluation that was broken off had kept; {} where there is none, or none that can be read."""
+    try:
+        found = json.loads(_part(results, key).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def keep_part(results: Path, key: str, part: dict[str, Any]) -> None:
+    """Raises StoreError."""
+    _write(_part(results, key), part, sync=False)
+
+
+def forget_part(results: Path, key: str) -> None:
+    with suppress(OSError):
+        _part(results, key).unlink()
+
+
+def _part(results: Path, key: str) -> Path:
+    return results / FOLDER / f"{key}.part"
+
+
+def _write(path: Path, content: dict[str, Any], *, sync: bool) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    beside = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        Path(beside).chmod(0o644)
+        Path(beside).replace(path)
+    except OSError as error:
+        if beside:
+            with suppress(OSError):
+                Path(beside).unlink()
+        raise StoreError(f"{path}: {error.strerror or error}") from error

@@ -1,0 +1,151 @@
+"""`profile evaluate` against real sockets whose log-probabilities and answers are set."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from quality_stand import Stand, log_prob, standing
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from profiler.cli.main import cli
+from profiler.errors import ProfilerError
+
+WORDS = ["the", "harbour", "wakes", "before", "town", "does", "and", "nobody", "sees", "it"]
+TEXT = " ".join(WORDS[(k * 7 + k // 10) % 10] for k in range(128 * 12 + 5))
+TASKS = [{"prompt": f"question {k}", "expected": "yes", "scorer": "exact"} for k in range(60)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate([*WORDS, "?"])}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "text.txt").write_text(TEXT)
+    (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS)) + "\nnonsense\n")
+    return tmp_path
+
+
+@pytest.fixture
+def stands(folder: Path) -> Iterator[dict[str, Stand]]:
+    right = {one["prompt"]: "yes" for one in TASKS}
+    made = {
+        "full": Stand("prompt_logprobs", answers=right),
+        "copy": Stand("echo", answers=right),
+        "noised": Stand("echo", worse=0.1, answers=dict.fromkeys(list(right)[:40], "yes")),
+        "mute": Stand("none", answers=right),
+        "twin": Stand("prompt_logprobs", answers=right),
+    }
+    with ExitStack() as stack:
+        for name, stand in made.items():
+            stack.enter_context(standing(stand))
+            (folder / f"{name}.toml").write_text(
+                f'name = "{name}"\nengine = "openai"\ndevice = "remote"\nprecision = "as-served"\nsummary = "a stand-in"\n[options]\nurl = "{stand.url}"\ndevice = "a test"\n'
+            )
+        yield made
+
+
+def evaluate(folder: Path, *more: str, names: tuple[str, ...] = ("full", "copy", "noised", "mute")) -> Any:
+    arguments = ["evaluate", "--model", "stand", "--tokenizer", str(folder), "--results", str(folder / "results")]
+    arguments += ["--text", str(folder / "text.txt"), "--tasks", str(folder / "tasks.jsonl")]
+    for name in names:
+        arguments += ["--backend", str(folder / f"{name}.toml")]
+    return CliRunner().invoke(cli, [*arguments, *more], standalone_mode=False)
+
+
+def test_a_copy_passes_a_noised_one_does_not_and_a_mute_one_is_undecided(folder: Path, stands: dict[str, Stand]) -> None:
+    done = evaluate(folder, "--json", "--margin", "5%", "--drift-margin", "0.02", "--fail-on-quality")
+    assert done.exception is None and done.return_value == 3, done.output
+    assert "tasks.jsonl: line 61" in done.stderr
+    answer = json.loads(done.stdout)
+    assert list(answer) == ["reference", "margin", "drift_margin", "failed", "variants"], "docs/json.md names them"
+    rows = {row["backend"]: row for row in answer["variants"]}
+    assert answer["reference"] == "full" and rows["full"]["is_reference"] and rows["full"]["verdict"] is None
+    assert {name: row["verdict"] for name, row in rows.items() if name != "full"} == {
+        "copy": "NON-INFERIOR",
+        "noised": "INFERIOR",
+        "mute": "UNDECIDED",
+    }
+    assert rows["mute"]["perplexity"] is None and "echo is not supported" in rows["mute"]["missing"]["perplexity"]
+    assert rows["noised"]["drift"]["delta_nll"] == pytest.approx(0.1) and len(rows["noised"]["lost"]) == 20
+    ids = [WORDS.index(word) for word in TEXT.split()]
+    windows = [ids[k * 128 : (k + 1) * 128] for k in range(12)]
+    nll = [-log_prob(a, b) for window in windows for a, b in itertools.pairwise(window)]
+    assert rows["full"]["perplexity"] == pytest.approx(math.exp(sum(nll) / len(nll)), rel=1e-5)
+
+
+def test_what_is_stored_holds_each_log_probability_and_where_it_came_from(folder: Path, stands: dict[str, Stand]) -> None:
+    assert evaluate(folder, names=("full", "copy")).exception is None
+    kept = [json.loads(path.read_text()) for path in (folder / "results" / "quality").glob("*.json")]
+    assert len(kept) == 2 and not list((folder / "results" / "quality").glob(".*"))
+    document = next(one for one in kept if one["backend"]["name"] == "copy")
+    assert document["format"] == "slm-profiler-quality" and document["machine"]["machine_id"] and len(document["start"]["start_ids"]) == 1
+    assert [len(window) for window in document["drift"]["windows"]] == [127] * 12
+    assert document["drift"]["kl"] is None and document["drift"]["kl_reason"]
+    assert len(document["tasks"]["examples"]) == 60 and document["tasks"]["bad_lines"][0].startswith("line 61")
+
+
+def test_without_a_margin_there_are_figures_and_no_verdict(folder: Path, stands: dict[str, Stand]) -> None:
+    done = evaluate(folder, names=("full", "noised"))
+    assert done.return_value == 0 and "No verdict without a margin" in done.output and "+10.52%" in done.output
+
+
+def test_top_1_agreement_where_both_say_it(folder: Path, stands: dict[str, Stand]) -> None:
+    rows = json.loads(evaluate(folder, "--json", names=("full", "copy", "twin")).stdout)["variants"]
+    assert rows[1]["top1_agreement"] is None and "given token only" in rows[1]["missing"]["top1_agreement"]
+    assert rows[2]["top1_agreement"] == 1.0
+
+
+def test_one_that_was_broken_off_goes_on(folder: Path, stands: dict[str, Stand], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("profiler.quality.documents.key_of", lambda *_: "a" * 16)  # an endpoint's own key changes with the time
+    stand = stands["copy"]
+    stand.breaks_at = "question 20"
+    assert evaluate(folder, names=("copy",)).return_value == 1
+    assert not list((folder / "results" / "quality").glob("*.json"))
+    stand.breaks_at, stand.asked = None, []
+    done = evaluate(folder, names=("copy",))
+    assert done.return_value == 0 and "goes on after 20 of 60" in done.stderr
+    assert [body["messages"][0]["content"] for body in stand.asked if "messages" in body] == [f"question {k}" for k in range(20, 60)]
+    assert not [body for body in stand.asked if body.get("echo")], "the text was asked before"
+    (kept,) = (folder / "results" / "quality").iterdir()
+    document = json.loads(kept.read_text())
+    assert len(document["tasks"]["examples"]) == 60 and len(document["start"]["start_ids"]) == 2
+
+
+def test_another_reference(folder: Path, stands: dict[str, Stand]) -> None:
+    done = evaluate(folder, "--json", "--margin", "5%", "--reference", str(folder / "noised.toml"), names=("full",))
+    rows = {row["backend"]: row for row in json.loads(done.stdout)["variants"]}
+    assert rows["noised"]["is_reference"] and rows["full"]["tasks"]["gained"] == 20 and rows["full"]["verdict"] == "NON-INFERIOR"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--margin", "5"), "share"),
+        (("--margin", "x%"), "share"),
+        (("--fail-on-quality",), "margin"),
+        (("--text", "none.txt"), "none.txt"),
+        (("--tasks", "none.jsonl"), "none.jsonl"),
+    ],
+)
+def test_wrong_usage_starts_nothing(folder: Path, stands: dict[str, Stand], more: tuple[str, ...], message: str) -> None:
+    done = evaluate(folder, *more)
+    assert isinstance(done.exception, ProfilerError) and message in done.exception.message and done.exception.exit_code == 2
+    assert not any(stand.asked for stand in stands.values())
+
+
+def test_one_that_is_gone_is_named_and_the_others_are_kept(folder: Path, stands: dict[str, Stand]) -> None:
+    (folder / "gone.toml").write_text(
+        'name = "gone"\nengine = "openai"\ndevice = "remote"\nprecision = "as-served"\nsummary = "nobody"\n[options]\nurl = "http://127.0.0.1:9/v1"\n'
+    )
+    done = evaluate(folder, "--json", names=("full", "gone", "copy"))
+    answer = json.loads(done.stdout)
+    assert list(answer["failed"]) == ["gone"] and [row["backend"] for row in answer["variants"]] == ["full", "copy"]
+    assert done.return_value == 0

@@ -1,0 +1,88 @@
+"""A stand-in for a served model, on a real socket: log-probabilities by a rule that the tests compute too. Shares no code with the product."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+def log_prob(before: int, token: int, worse: float = 0.0) -> float:
+    return -0.5 - ((before * 31 + token * 7) % 13) / 5 - worse
+
+
+class Stand:
+    """`way`: how it gives log-probabilities (echo | prompt_logprobs | cached | none). `worse`: nats per token. `answers`: by prompt."""
+
+    def __init__(self, way: str = "echo", worse: float = 0.0, answers: dict[str, str] | None = None) -> None:
+        self.way, self.worse, self.answers = way, worse, answers or {}
+        self.asked: list[dict[str, Any]] = []
+        self.url = ""
+        self.breaks_at: str | None = None  # the prompt at which it begins to fail
+
+    def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        self.asked.append(body)
+        if self.breaks_at and self.breaks_at in json.dumps(body):
+            return 500, {"error": {"message": "out of order"}}
+        if path.endswith("/chat/completions"):
+            content = self.answers.get(body["messages"][0]["content"], "I do not know.")
+            return 200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
+        if not path.endswith("/completions"):
+            return 404, {"error": {"message": "no such path"}}
+        ids = body["prompt"]
+        if isinstance(ids, str):
+            return 200, {"choices": [{"index": 0, "text": self.answers.get(ids, ""), "finish_reason": "stop"}]}
+        values = [None, *(log_prob(a, b, self.worse) for a, b in itertools.pairwise(ids))]
+        choice: dict[str, Any] = {"index": 0, "text": "x", "finish_reason": "length"}
+        if "prompt_logprobs" in body:
+            if self.way != "prompt_logprobs":
+                return 400, {"error": {"message": "prompt_logprobs=1 is not supported"}}
+            choice["prompt_logprobs"] = [
+                None,
+                *(
+                    {str(t): {"logprob": v, "rank": 2}, str(t + 1000): {"logprob": v + 0.1, "rank": 1}}
+                    for t, v in zip(ids[1:], values[1:], strict=True)
+                ),
+            ]
+        if body.get("echo"):
+            if self.way in ("none", "prompt_logprobs"):
+                return 400, {"error": {"message": "echo is not supported"}}
+            choice["logprobs"] = {"token_logprobs": ([*values, -1.0])[64 if self.way == "cached" else 0 :]}
+        return 200, {"choices": [choice]}
+
+
+@contextmanager
+def standing(stand: Stand) -> Iterator[Stand]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send(200, {"object": "list", "data": [{"id": "stand", "object": "model"}]})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send(*stand.reply(self.path, body))
+
+        def send(self, status: int, content: dict[str, Any]) -> None:
+            raw = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(raw)))
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    stand.url = f"http://127.0.0.1:{server.server_port}/v1"
+    try:
+        yield stand
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
