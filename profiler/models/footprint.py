@@ -96,9 +96,10 @@ FORMATS: dict[tuple[str, str], Format] = {
     ("openvino", "as-is"): Format(HIGH_BITS),
     ("openvino", "int8"): _NNCF8,
     ("openvino", "int4"): Format(4, 2.5, 128, _NNCF8),
-    ("vllm", "int8"): Format(8, 2, None, _HIGH),
+    ("vllm", "w8a8"): Format(8, 2, None, _HIGH),
+    ("vllm", "w8a16"): Format(8, 2, None, _HIGH),
     ("vllm", "fp8"): Format(8, 2, None, _HIGH),
-    ("vllm", "int4"): Format(4, 2, 128, _HIGH),
+    ("vllm", "w4a16"): Format(4, 2, 128, _HIGH),
     ("vllm", "bf16"): Format(HIGH_BITS),
     ("vllm", "fp16"): Format(HIGH_BITS),
 }

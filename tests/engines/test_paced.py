@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
-from conftest import backend
+from specs import backend
 from wire_client import until
 
 from profiler.engines import registry

@@ -74,7 +74,7 @@ def test_weights_by_format_on_paper() -> None:
     assert (int8.matrix_bytes, int8.embedding_bytes, int8.small_bytes) == (8192 + 64 * 3, 64000 + 1000 * 3, 128)
     int4 = footprint.weights(parts, "openvino", "int4", 64)
     assert int4.matrix_bytes == 4096 + int(64 * 2 * 2.5) and int4.embedding_bytes == int8.embedding_bytes
-    w4 = footprint.weights(parts, "vllm", "int4", 64)
+    w4 = footprint.weights(parts, "vllm", "w4a16", 64)
     assert w4.matrix_bytes == 4096 + 64 * 2 * 2 and w4.embedding_bytes == 128000  # embeddings stay in 16 bits
 
 
