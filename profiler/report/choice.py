@@ -1,8 +1,9 @@
 """Which variant should I use, and why: for each workload one sentence, the evidence as a short table, and what would change the answer.
 
 The choice is the backend proven to keep the target at the highest load, by the open loop where one was measured, because only that proves a
-fit at a request rate. Among equals the one whose time per token is proven lowest; where nothing separates them, the widest weights, because
-what a narrower variant loses in quality was not measured here.
+fit at a request rate. Among equals the one that is proven lower in a statistic the target limits (p95 of the time per token for tpot_p95) and
+proven higher in none of them; where none is, the one with the lower median time per token, and then the answer says what the limited
+statistics are. Where nothing separates them, the widest weights, because what a narrower variant loses in quality was not measured here.
 """
 
 from __future__ import annotations
@@ -13,17 +14,32 @@ from typing import TYPE_CHECKING
 
 from profiler.report.answer import RESULTS, kept_up_to
 from profiler.report.figures import limit_words
+from profiler.units import format_duration
 
 if TYPE_CHECKING:
     from profiler.report.selection import Row, Selection
 
 LOOPS = (("rate", "requests/s arriving at random (open loop)"), ("concurrency", "users at once (closed loop)"))
+COLUMNS = {"ttft": "ttft_sched", "tpot": "tpot", "e2e": "e2e_sched"}  # of a longest gap the store keeps no percentile
+PERCENTS = (50, 90, 95, 99)
 METRICS = {
     "ttft": "time to first token",
     "tpot": "time per output token",
     "icl": "longest gap between tokens",
     "e2e": "time to the last token",
 }
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A percentile of a metric: its column, how a sentence calls it, and whether the target limits it."""
+
+    column: str
+    words: str
+    limited: bool = True
+
+
+MEDIAN = Statistic("tpot_p50_s", "median time per output token", limited=False)
 
 
 @dataclass(frozen=True)
@@ -108,7 +124,7 @@ def _best(
     top = max(found.values())
     winners = [backend for backend, limit in found.items() if limit == top]
     at = f"{top:g} {dict(LOOPS)[kind]}".replace("1 users at once", "1 user", 1) if top == 1 else f"{top:g} {dict(LOOPS)[kind]}"
-    fastest = _fastest(selection, workload, winners, (kind, top))
+    fastest, by = _fastest(selection, workload, winners, (kind, top))
     use = (fastest, *(w for w in winners if w != fastest)) if fastest else tuple(winners)
     headline = f"For {workload} use {use[0]}: it keeps the target at {at}"
     others = [b for b in selection.backends if b not in winners and selection.of(workload, b)]
@@ -117,8 +133,10 @@ def _best(
         why = [] if not others else [f"{b} was proven " + _other(limits[kind][b], kind) for b in others]
     elif fastest:
         rest = _joined([w for w in winners if w != fastest])
-        headline += f", as {'do' if len(winners) > 2 else 'does'} {rest}, and its median time per token is lower."
-        why = [f"At that load the 95 % intervals of its median time per token and that of {rest} do not overlap."]
+        limited = ", which the target limits," if by.limited else ""
+        headline += f", as {'do' if len(winners) > 2 else 'does'} {rest}, and its {by.words}{limited} is lower."
+        why = [f"At that load the 95 % intervals of its {by.words} and of that of {rest} do not overlap."]
+        why += [] if by.limited else _unproven(selection, workload, use, (kind, top))
     else:
         headline += f". {_joined([w for w in winners if w != use[0]])} {'do' if len(winners) > 2 else 'does'} too."
         why = ["Nothing measured separates them, so the widest weights are the safer choice: quality was not evaluated."]
@@ -138,18 +156,62 @@ def _other(limit: float | None, kind: str) -> str:
     )
 
 
-def _fastest(selection: Selection, workload: str, winners: Sequence[str], load: tuple[str, float]) -> str | None:
-    """The winner whose median TPOT lies below that of every other by bounds that do not overlap; None where none does."""
+def _fastest(selection: Selection, workload: str, winners: Sequence[str], load: tuple[str, float]) -> tuple[str | None, Statistic]:
+    """The winner that is lower than every other by bounds that do not overlap, and in what; None where none is."""
+    limited = _limited(selection.qos(workload))
+    lowest = [(_lowest(selection, workload, winners, load, each.column), each) for each in limited]
+    named = [(backend, each) for backend, each in lowest if backend is not None]
+    if len({backend for backend, _ in named}) == 1:
+        return named[0]
+    if named:  # each is lower in something else that the target limits
+        return None, MEDIAN
+    return _lowest(selection, workload, winners, load, MEDIAN.column), MEDIAN
+
+
+def _limited(qos: str | None) -> list[Statistic]:
+    """The statistics the target limits, the time per token first: the store has a column of each."""
+    from profiler.analyse.qos import parse
+
+    found = [
+        Statistic(
+            f"{COLUMNS[limit.metric]}_p{c.percent:g}_s", f"{'median' if c.percent == 50 else f'p{c.percent:g}'} {METRICS[limit.metric]}"
+        )
+        for c in (parse(qos).constraints if qos else ())
+        for limit in c.limits
+        if limit.metric in COLUMNS and c.percent in PERCENTS
+    ]
+    return sorted(found, key=lambda each: not each.column.startswith("tpot"))
+
+
+def _lowest(selection: Selection, workload: str, winners: Sequence[str], load: tuple[str, float], column: str) -> str | None:
     spans = {}
     for backend in winners:
-        rows = [r for r in _at(selection, workload, backend, load) if r["tpot_p50_s_lo"] is not None and r["tpot_p50_s_hi"] is not None]
+        rows = [r for r in _at(selection, workload, backend, load) if r[f"{column}_lo"] is not None and r[f"{column}_hi"] is not None]
         if not rows:
             return None
-        spans[backend] = (min(r["tpot_p50_s_lo"] for r in rows), max(r["tpot_p50_s_hi"] for r in rows))
+        spans[backend] = (min(r[f"{column}_lo"] for r in rows), max(r[f"{column}_hi"] for r in rows))
     for backend, (_, high) in spans.items():
         if len(spans) > 1 and all(high < low for other, (low, _) in spans.items() if other != backend):
             return backend
     return None
+
+
+def _unproven(selection: Selection, workload: str, use: Sequence[str], load: tuple[str, float]) -> list[str]:
+    """What the target limits, of each winner, where it proves none of them lower."""
+    found = []
+    for each in _limited(selection.qos(workload)):
+        shown = {
+            backend: [r[each.column] for r in _at(selection, workload, backend, load) if r[each.column] is not None] for backend in use
+        }
+        if all(shown.values()):
+            told = ", ".join(f"{backend} {_range(values)}" for backend, values in shown.items())
+            found.append(f"In {each.words}, which the target limits, no difference is proven: {told}.")
+    return found
+
+
+def _range(seconds: Sequence[float]) -> str:
+    low, high = format_duration(min(seconds)), format_duration(max(seconds))
+    return low if low == high else f"{low} to {high}"
 
 
 def _none(selection: Selection, workload: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
