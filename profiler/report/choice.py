@@ -47,6 +47,7 @@ class Line:
     """One backend at a glance: the highest load it was proven to keep the target at, by loop, and the run that shows it best."""
 
     backend: str
+    model: str
     variant: str
     size_bytes: int | None
     limits: Mapping[str, float | None]
@@ -125,6 +126,7 @@ def _best(
     winners = [backend for backend, limit in found.items() if limit == top]
     at = f"{top:g} {dict(LOOPS)[kind]}".replace("1 users at once", "1 user", 1) if top == 1 else f"{top:g} {dict(LOOPS)[kind]}"
     fastest, by = _fastest(selection, workload, winners, (kind, top))
+    contradicted = fastest is None and by.limited
     use = (fastest, *(w for w in winners if w != fastest)) if fastest else tuple(winners)
     headline = f"For {workload} use {use[0]}: it keeps the target at {at}"
     others = [b for b in selection.backends if b not in winners and selection.of(workload, b)]
@@ -139,7 +141,8 @@ def _best(
         why += [] if by.limited else _unproven(selection, workload, use, (kind, top))
     else:
         headline += f". {_joined([w for w in winners if w != use[0]])} {'do' if len(winners) > 2 else 'does'} too."
-        why = ["Nothing measured separates them, so the widest weights are the safer choice: quality was not evaluated."]
+        reason = "Each is lower in another statistic" if contradicted else "Nothing measured separates them"
+        why = [f"{reason}, so the widest weights are the safer choice: quality was not evaluated."]
     if len(winners) > 1:
         why += [f"{b} was proven " + _other(limits[kind][b], kind) for b in others]
     ladder = [load for k, load in selection.loads(workload) if k == kind]
@@ -148,7 +151,7 @@ def _best(
 
 
 def _other(limit: float | None, kind: str) -> str:
-    unit = "users" if kind == "concurrency" else "requests/s"
+    unit = "requests/s" if kind == "rate" else "user" if limit == 1 else "users"
     return (
         f"to keep it up to {limit:g} {unit} only."
         if limit is not None
@@ -157,15 +160,17 @@ def _other(limit: float | None, kind: str) -> str:
 
 
 def _fastest(selection: Selection, workload: str, winners: Sequence[str], load: tuple[str, float]) -> tuple[str | None, Statistic]:
-    """The winner that is lower than every other by bounds that do not overlap, and in what; None where none is."""
-    limited = _limited(selection.qos(workload))
-    lowest = [(_lowest(selection, workload, winners, load, each.column), each) for each in limited]
-    named = [(backend, each) for backend, each in lowest if backend is not None]
-    if len({backend for backend, _ in named}) == 1:
-        return named[0]
-    if named:  # each is lower in something else that the target limits
-        return None, MEDIAN
-    return _lowest(selection, workload, winners, load, MEDIAN.column), MEDIAN
+    """The winner proven lower than every other, and in what. None where none is; of a limited statistic where another one contradicts it."""
+    spans = {each: _spans(selection, workload, winners, load, each.column) for each in (*_limited(selection.qos(workload)), MEDIAN)}
+    for each, found in spans.items():
+        best = _lowest(found)
+        if best is None:
+            continue
+        against = any(
+            high < other[best][0] for name, other in spans.items() if name.limited and best in other for _, high in other.values()
+        )
+        return (None if against else best), each
+    return None, MEDIAN
 
 
 def _limited(qos: str | None) -> list[Statistic]:
@@ -183,13 +188,20 @@ def _limited(qos: str | None) -> list[Statistic]:
     return sorted(found, key=lambda each: not each.column.startswith("tpot"))
 
 
-def _lowest(selection: Selection, workload: str, winners: Sequence[str], load: tuple[str, float], column: str) -> str | None:
+def _spans(
+    selection: Selection, workload: str, winners: Sequence[str], load: tuple[str, float], column: str
+) -> dict[str, tuple[float, float]]:
+    """Of each winner the outer 95 % bounds of a column over its runs there; empty where one has none."""
     spans = {}
     for backend in winners:
         rows = [r for r in _at(selection, workload, backend, load) if r[f"{column}_lo"] is not None and r[f"{column}_hi"] is not None]
         if not rows:
-            return None
+            return {}
         spans[backend] = (min(r[f"{column}_lo"] for r in rows), max(r[f"{column}_hi"] for r in rows))
+    return spans
+
+
+def _lowest(spans: Mapping[str, tuple[float, float]]) -> str | None:
     for backend, (_, high) in spans.items():
         if len(spans) > 1 and all(high < low for other, (low, _) in spans.items() if other != backend):
             return backend
@@ -267,7 +279,9 @@ def _line(
     at = _at(selection, workload, backend, load) if load is not None else []
     size = next((row["variant_size_bytes"] for row in rows if row["variant_size_bytes"]), None)
     variant = next((str(row["variant"]) for row in rows if row["variant"]), "")
-    return Line(backend, variant, size, {k: limits[k][backend] for k, _ in LOOPS}, tried, at[-1] if at else None, chosen)
+    return Line(
+        backend, str(rows[0]["model"]), variant, size, {k: limits[k][backend] for k, _ in LOOPS}, tried, at[-1] if at else None, chosen
+    )
 
 
 def _at(selection: Selection, workload: str, backend: str, load: tuple[str, float]) -> list[Row]:

@@ -162,7 +162,13 @@ def _samples(selection: Selection) -> list[dict[str, str]]:
         for sample in run.get("samples") or ():
             key = (row["workload"], row["backend"])
             if sample.get("answer") and key not in found:
-                found[key] = {"workload": row["workload"], "backend": row["backend"], "variant": str(row["variant"]), **sample}
+                found[key] = {
+                    "workload": row["workload"],
+                    "backend": row["backend"],
+                    "model": str(row["model"]),
+                    "variant": str(row["variant"]),
+                    **sample,
+                }
     return list(found.values())
 
 

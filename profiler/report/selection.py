@@ -38,8 +38,12 @@ class Selection:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The runs; of a co-run each backend alone and beside the others is a backend of its own, so that no figure mixes them."""
-        return [{**row, "backend": _as_shared(row)} if row.get("co_run_with") else row for row in self.own]
+        """The runs; of a co-run each backend alone and beside the others is a backend of its own, and so is each model of a backend that
+        served several, so that no figure mixes them."""
+        models: dict[str, set[str]] = {}
+        for row in self.own:
+            models.setdefault(row["backend"], set()).add(str(row["model"]))
+        return [_apart(row, len(models[row["backend"]]) > 1) for row in self.own]
 
     @cached_property
     def done(self) -> list[Row]:
@@ -164,6 +168,13 @@ def label(row: Row) -> str:
     return load_label(row["load_kind"], row["load"], how) + (f" · repeat {row['repeat']}" if row["repeat"] else "")
 
 
+def _apart(row: Row, several_models: bool) -> Row:
+    """The row, its backend by the name it has in the report: `openvino-xeon-int8 · smollm2` where that backend served several models."""
+    name = _as_shared(row) if row.get("co_run_with") else str(row["backend"])
+    name += f" · {row['model'] or 'no model'}" if several_models else ""
+    return row if name == row["backend"] else {**row, "backend": name}
+
+
 def _as_shared(row: Row) -> str:
     """`A (alone)` where the others were idle, `A beside B` otherwise."""
     idle = set(str(row["co_run_load"]).split(" + ")) == {"idle"}
@@ -180,7 +191,7 @@ def _load_order(row: Row) -> tuple[str, float]:
 
 def _order(document: Mapping[str, Any]) -> tuple[Any, ...]:
     row = document["run"]
-    return row["workload"], _precision_rank(row), row["backend"], *_load_order(row), row["repeat"], row["run_id"]
+    return row["workload"], _precision_rank(row), row["backend"], str(row["model"]), *_load_order(row), row["repeat"], row["run_id"]
 
 
 def _precision_rank(row: Row) -> int:

@@ -50,7 +50,12 @@ NAME_WIDTH = 22  # a longer name ends in "…" and never takes the room of the f
 
 def rows(selection: Selection) -> list[dict[str, Any]]:
     """The main columns of each run; names and units are those of the store."""
-    return [{name: row[name] for name in COLUMNS} for row in selection.rows]
+    return [{name: row[name] for name in COLUMNS} | _plain(own) for row, own in zip(selection.rows, selection.own, strict=True)]
+
+
+def _plain(own: Row) -> dict[str, Any]:
+    """The backend by its own name where the report only adds the model, which has a column."""
+    return {} if own.get("co_run_with") else {"backend": own["backend"]}
 
 
 def render(selection: Selection) -> list[Any]:
