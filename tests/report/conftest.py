@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import synthetic
 from playwright.sync_api import Browser, sync_playwright
-from shown import HOSTILE, keep
+from shown import HOSTILE, keep, open_page
 
 from profiler.store.store import Store
 
@@ -54,24 +54,13 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[..., Any]]:
-    """`opened(file, width=…, scheme=…)` gives (page, everything the page said, everything it asked for)."""
-    contexts = []
+    """`opened(file, width=…, scheme=…, fragment=…)` gives (page, everything the page said, everything it asked for)."""
+    pages = []
 
-    def open_page(path: Path, width: int = 1200, scheme: Any = "light") -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-        contexts.append(context)
-        page = context.new_page()
-        said: list[str] = []
-        asked: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(path.as_uri())
-        # By selector: wait_for_function would evaluate a string, which the page's policy forbids.
-        page.wait_for_selector("html[data-drawn=yes]", state="attached", timeout=60_000)
-        return page, said, asked
+    def keep_open(path: Path, **options: Any) -> Any:
+        pages.append(open_page(browser, path, **options))
+        return pages[-1]
 
-    yield open_page
-    for context in contexts:
-        context.close()
+    yield keep_open
+    for page, _, _ in pages:
+        page.context.close()

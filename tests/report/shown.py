@@ -1,10 +1,12 @@
-"""Runs as a sweep leaves them, for tests of what a report shows; one text of them is hostile."""
+"""Runs as a sweep leaves them, for tests of what a report shows; one text of them is hostile. And a browser's page of a report."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import synthetic
+from playwright.sync_api import Browser
 
 from profiler.analyse import qos, verdict
 from profiler.analyse.latency import summarise
@@ -51,3 +53,21 @@ def keep(store: Store, backend: str, kind: str, load: float, *, ttft_ms: int = 1
     document["samples"] = [{"prompt_tail": "Once", "answer": f"upon a time {HOSTILE}"}]
     document["verdicts"] = [judged.to_dict()]
     return store.keep(document, requests).name
+
+
+def open_page(
+    browser: Browser, path: Path, width: int = 1200, scheme: Any = "light", fragment: str = "", ready: str = "html[data-drawn=yes]"
+) -> Any:
+    """(page, everything the page said, everything it asked for) once `ready` is there; the caller closes its context."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+    page = context.new_page()
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: (said.append("dialog"), dialog.dismiss()))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri() + (f"#{fragment}" if fragment else ""))
+    # By selector: wait_for_function would evaluate a string, which the page's policy forbids.
+    page.wait_for_selector(ready, state="attached", timeout=60_000)
+    return page, said, asked
