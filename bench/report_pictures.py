@@ -9,6 +9,7 @@ Chromium's own PDF (A4), its first pages side by side; the PDF is turned into pi
 from __future__ import annotations
 
 import argparse
+import importlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -49,14 +50,13 @@ def opened(browser: Browser, page: Path, width: int, height: int) -> Any:
 def on_paper(pdf: Path, out: Path) -> None:
     """The first pages of a PDF beside each other. Without pypdfium2 this picture stays as it is, and a line says so."""
     try:
-        import pypdfium2
-        from PIL import Image
+        pypdfium2, image = importlib.import_module("pypdfium2"), importlib.import_module("PIL.Image")
     except ImportError as error:
         print(f"{out}: not made: {error}; pip install pypdfium2 pillow")
         return
     document = pypdfium2.PdfDocument(pdf)
     pages = [document[number].render(scale=1.0).to_pil() for number in range(min(PAGES, len(document)))]
-    sheet = Image.new("RGB", (sum(p.width for p in pages) + GAP * (len(pages) - 1), max(p.height for p in pages)), "#888")
+    sheet = image.new("RGB", (sum(p.width for p in pages) + GAP * (len(pages) - 1), max(p.height for p in pages)), "#888")
     left = 0
     for page in pages:
         sheet.paste(page, (left, 0))
