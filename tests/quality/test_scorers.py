@@ -6,10 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from profiler.errors import SpecError
 from profiler.quality import json_schema, python_scorer, scorers, tasks
@@ -49,31 +46,31 @@ def test_the_most_probable_choice_is_the_answer_and_a_tie_is_none() -> None:
     assert not scorers.choose(asked, [-1, -1, -2]).passed
 
 
-SCHEMAS = st.sampled_from(
+PERSON = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"], "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
     [
-        {"type": "integer", "minimum": 0, "maximum": 3},
-        {"type": ["string", "null"], "minLength": 1, "pattern": "^a"},
-        {"enum": [1, "a", None, True]},
-        {"const": 1},
-        {"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": 2},
-        {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"], "additionalProperties": False},
-        {"type": "object", "properties": {"a": {"type": "array", "items": {"const": 0}}}, "additionalProperties": {"type": "string"}},
-        {"items": False},
-    ]
+        ({"age": 3}, None),
+        ({"age": 3.0}, None),  # JSON knows no difference
+        ({"age": True}, "$.age: True is not of type 'integer'"),
+        ({"age": -1}, "$.age: -1 is less than the minimum of 0"),
+        ({}, "$: 'age' is a required property"),
+        ({"age": 1, "name": "x"}, "$: Additional properties are not allowed"),
+    ],
 )
-SCALARS = st.none() | st.booleans() | st.integers(-2, 5) | st.sampled_from([1.0, 0.5, "", "a", "ab", "b"])
-VALUES = st.recursive(SCALARS, lambda part: st.lists(part, max_size=3) | st.dictionaries(st.sampled_from("ab"), part), max_leaves=5)
+def test_a_schema_says_why(value: Any, why: str | None) -> None:
+    found = json_schema.problem(value, PERSON)
+    assert found is None if why is None else found is not None and found.startswith(why)
 
 
-@given(SCHEMAS, VALUES)
-@settings(max_examples=400)
-def test_the_schema_check_agrees_with_the_reference_implementation(schema: dict[str, Any], value: Any) -> None:
-    json_schema.check(schema)
-    assert (json_schema.problem(value, schema) is None) == jsonschema.Draft202012Validator(schema).is_valid(value)
+def test_a_reference_is_never_fetched() -> None:
+    assert "not in it" in (json_schema.problem(1, {"$ref": "http://127.0.0.1:9/schema.json"}) or "")
 
 
-@pytest.mark.parametrize("schema", [{"oneOf": []}, {"type": "text"}, {"pattern": "("}, [], {"properties": {"a": {"not": {}}}}])
-def test_a_schema_that_cannot_be_judged_is_refused(schema: Any) -> None:
+@pytest.mark.parametrize("schema", [{"oneOf": []}, {"type": "text"}, {"pattern": "("}, [], {"properties": {"a": 3}}])
+def test_what_is_no_schema_is_refused(schema: Any) -> None:
     with pytest.raises(ValueError, match="schema"):
         json_schema.check(schema)
 

@@ -6,10 +6,8 @@ import errno
 import json
 import os
 import shutil
-import stat
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,6 @@ import pytest
 from profiler.errors import StoreError
 from profiler.records import RequestRecord
 from profiler.store.store import Store
-
-NOBODY = 65534
 
 
 @pytest.fixture
@@ -206,35 +202,6 @@ def test_the_path_lies_below_a_file(tmp_path: Path) -> None:
     for act in (store.check_writable, store.draft):
         with pytest.raises(StoreError, match="not a folder"):
             act()
-
-
-@pytest.fixture
-def as_nobody() -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Root ignores permissions, so the effective user is nobody for as long as the block lasts; other users are bound by them anyway."""
-
-    @contextmanager
-    def switch() -> Iterator[None]:
-        me = os.geteuid()
-        if me == 0:
-            os.seteuid(NOBODY)
-        try:
-            yield
-        finally:
-            os.seteuid(me)
-
-    yield switch
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """pytest's own temporary folders let nobody else pass."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    if not all(parent.stat().st_mode & stat.S_IXOTH for parent in folder.parents):
-        folder.rmdir()
-        pytest.skip("the temporary folder of this machine lies where only its owner may look")
-    yield folder
-    shutil.rmtree(folder)
 
 
 def test_a_folder_one_may_not_write(

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +143,13 @@ def test_the_command_names_damage_and_exits_1(root: Path) -> None:
     assert [(d["kind"], d["run_id"]) for d in plain["damages"]] == [("damaged", folders(root)[2].name)]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_without_permission_is_named(root: Path) -> None:
-    day = folders(root)[0].parent
+def test_a_folder_without_permission_is_named(root: Path, open_folder: Path, as_nobody: Callable[[], AbstractContextManager[None]]) -> None:
+    shutil.copytree(root, open_folder / "r")
+    day = next((open_folder / "r" / "runs").iterdir())
     day.chmod(0)
-    try:
-        assert kinds(root) == [("no permission", day.name)]
-    finally:
-        day.chmod(0o755)
+    with as_nobody():
+        found = [(d.kind, d.path.name) for d in check(open_folder / "r").damages]
+    assert found == [("no permission", day.name)]
 
 
 def test_no_such_folder_and_no_such_storage(tmp_path: Path) -> None:
