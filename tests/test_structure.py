@@ -76,6 +76,12 @@ def test_no_python_file_is_over_400_lines() -> None:
     assert not long
 
 
+def test_basenames_are_unique() -> None:
+    """Without `__init__.py` pytest imports a test file by its basename: two of one name end the whole run before its first test."""
+    names = [p.name for p in (ROOT / "tests").rglob("*.py") if p.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_no_utils() -> None:
     assert not [path for path in tracked("*.py") if re.search(r"(utils?|helpers?|common|base|misc)\.py$", path.name)]
 
