@@ -23,10 +23,10 @@ def results(tmp_path: Path, make_record: Callable[..., RequestRecord], make_docu
     store = Store(tmp_path / "results")
 
     def keep(day: int, sweep: str, cell: str, version: str, load: float) -> None:
-        requests = [make_record(k, ttft_ms=100 + 10 * k) for k in range(4)]
-        requests.append(replace(make_record(4, gaps_ms=()), request_id="single"))
-        requests.append(replace(make_record(5), error_kind="timeout", done_ns=None, request_id="failed"))
-        requests.append(replace(make_record(6, ttft_ms=9000), in_window=False, request_id="cool-down"))
+        requests = [make_record(k, intended_ms=k, ttft_ms=100 + 10 * k) for k in range(4)]
+        requests.append(replace(make_record(4, intended_ms=4, gaps_ms=()), request_id="single"))
+        requests.append(replace(make_record(5, intended_ms=5), error_kind="timeout", done_ns=None, request_id="failed"))
+        requests.append(replace(make_record(6, intended_ms=6, ttft_ms=9000), in_window=False, request_id="cool-down"))
         columns = {
             "engine_version": version,
             "load": load,
