@@ -1,0 +1,159 @@
+"""Backends evaluated one after the other: prepare, start, ask, keep. What is kept already is read; one that fails is named, the others go on."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from profiler import __version__
+from profiler.engines import registry
+from profiler.errors import ProfilerError, SpecError
+from profiler.machine.needs import unmet
+from profiler.quality import documents, windows
+from profiler.quality.evaluate import evaluate
+
+if TYPE_CHECKING:
+    from profiler.engines.protocol import Engine
+    from profiler.quality.tasks import Tasks
+    from profiler.quality.windows import Windows
+    from profiler.records import LocalModel, Variant
+    from profiler.spec import BackendSpec
+
+
+class Telling(Protocol):
+    """Where progress goes."""
+
+    def note(self, text: str) -> None: ...
+
+    def working(self, text: str) -> None: ...
+
+    def live(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What each backend is asked, and of which model. `model`: None where no backend loads one here."""
+
+    model: LocalModel | None
+    model_name: str
+    tokenizer_json: Path
+    text: Windows
+    tasks: Tasks
+    machine: Mapping[str, Any]
+    pip_args: tuple[str, ...] = ()
+
+
+def asked(
+    model: LocalModel | None, name: str, tokenizer: Path | None, text: Path | None, tasks: Tasks, machine: Mapping[str, Any]
+) -> Asked:
+    """`tokenizer`: a folder, where no backend loads a model here. Raises SpecError."""
+    folder = model.folder if model else tokenizer
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        raise SpecError("the text is asked in tokens, and there is no tokenizer.json", hint="give --tokenizer FOLDER")
+    return Asked(model, name, folder / "tokenizer.json", windows.read(text, folder / "tokenizer.json"), tasks, machine)
+
+
+def uncached(backend: BackendSpec) -> BackendSpec:
+    """As it is evaluated: one server, without a prefix cache; a hit has no log-probabilities, and takes values that another batch computed."""
+    options = {**backend.options, "prefix_caching": False} if backend.engine in ("openvino", "vllm") else dict(backend.options)
+    return backend.model_copy(update={"replicas": 1, "options": options})
+
+
+def evaluate_all(
+    backends: Sequence[BackendSpec], what: Asked, results: Path, work: Path, tell: Telling, *, again: bool = False
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The documents in the order of the backends, and why the others have none; one failure ends nothing."""
+    found, failed = [], {}
+    for backend in backends:
+        try:
+            found.append(evaluate_one(backend, what, results, work, tell, again=again))
+        except ProfilerError as error:
+            failed[backend.name] = error.message
+            tell.note(f"{backend.name}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+    return found, failed
+
+
+def evaluate_one(backend: BackendSpec, what: Asked, results: Path, work: Path, tell: Telling, *, again: bool = False) -> dict[str, Any]:
+    """The stored document, or a new one. `backend`: as `uncached` gives it. Raises ProfilerError."""
+    engine = registry.get(backend.engine)
+    problems = [*unmet(backend), *engine.problems(backend)]
+    if problems:
+        raise ProfilerError(f"cannot run here: {'; '.join(problems)}", hint="`profile list backends` shows those that can")
+    variant = engine.prepare(what.model, backend, tell.working, what.pip_args)
+    made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    key = key_of(backend, variant, what, made_at)
+    stored = None if again else documents.load(results, key)
+    if stored is not None:
+        tell.note(f"{backend.name}: evaluated already, {stored['made_at']}")
+        return stored
+    if again:
+        documents.forget_part(results, key)
+    so_far = documents.load_part(results, key)
+    if so_far:
+        tell.note(f"{backend.name}: goes on after {len(so_far.get('examples', []))} of {len(what.tasks.examples)} examples")
+    parts = _ask(engine, backend, variant, what, results, key, work, tell, so_far)
+    document = {
+        "made_at": made_at,
+        "profiler_version": __version__,
+        "model": _model(what.model, what.model_name),
+        "backend": {"name": backend.name, "engine": backend.engine, "options": backend.options},
+        "variant": {"variant_id": variant.variant_id, "precision": variant.precision, "size_bytes": variant.size_bytes}
+        | {"details": dict(variant.details), "env_hash": variant.env_hash},
+        "machine": what.machine,
+        "demonstration_only": _demonstration(what.model),
+        "asked": "one request at a time, greedy, prefix caching off",
+        **parts,
+    }
+    documents.keep(results, key, document)
+    kept = documents.load(results, key)
+    assert kept is not None
+    return kept
+
+
+def key_of(backend: BackendSpec, variant: Variant, what: Asked, made_at: str) -> str:
+    """Of what the figures depend on. What runs behind somebody else's endpoint may change under the same name: it is asked again every time."""
+    served = [what.machine["machine_id"], backend.name, backend.engine, backend.options, variant.env_hash, variant.variant_id]
+    return documents.key_of(served, what.model.content_hash if what.model else made_at, [what.text.digest, what.tasks.digest])
+
+
+def _ask(
+    engine: Engine,
+    backend: BackendSpec,
+    variant: Variant,
+    what: Asked,
+    results: Path,
+    key: str,
+    work: Path,
+    tell: Telling,
+    so_far: dict[str, Any],
+) -> dict[str, Any]:
+    """Start the engine and ask; what is known so far is kept underway. Raises EngineError."""
+    with engine.start(variant, backend, work / f"{backend.name}.log", tell.working) as running:
+        so_far.setdefault("starts", []).append(running.start_id)
+        parts = evaluate(
+            running.endpoint,
+            what.text,
+            what.tasks,
+            what.tokenizer_json,
+            lambda line: tell.live(f"{backend.name}: {line}"),
+            so_far,
+            lambda part: documents.keep_part(results, key, part),
+        )
+        start = {"start_ids": so_far["starts"], "command": list(running.command), "versions": dict(running.versions)}
+    return {"start": start, **parts}
+
+
+def _model(model: LocalModel | None, name: str) -> dict[str, Any]:
+    if model is None:
+        return {"name": name, "content_hash": None, "source": "endpoint"}
+    return {"name": model.name, "content_hash": model.content_hash, "source": model.source, "base_precision": model.base_precision}
+
+
+def _demonstration(model: LocalModel | None) -> str | None:
+    """Why the figures of this model only show that evaluation works."""
+    if model is None or model.base_precision in ("bf16", "fp16", "f32"):
+        return None
+    return f"demonstration only: the weights were dequantised from {model.base_precision}, so a quantized variant is quantized twice"
