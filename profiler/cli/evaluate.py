@@ -38,6 +38,12 @@ BACKENDS = ("openvino-xeon-bf16", "openvino-xeon-int8", "openvino-xeon-int4")
 @click.option("--tasks", type=click.Path(path_type=Path), help="JSON lines of examples.  [default: 24 of ours, too few to rank models]")
 @click.option("--margin", metavar="SHARE", help="How far the pass rate may fall, e.g. 5%. Without it examples get no verdict.")
 @click.option("--drift-margin", metavar="SHARE", help="How far the perplexity may rise, e.g. 2%. Without it drift gets no verdict.")
+@click.option(
+    "--parallel",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Requests asked at once.  [default: the most at which no answer changes, found by asking]",
+)
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder with tokenizer.json, where no backend loads a model here.")
 @click.option("--results", type=RESULTS, default=Path("results"), show_default=True, help="The results folder.")
 @click.option("--again", is_flag=True, help="Evaluate once more what is already there.")
@@ -48,7 +54,8 @@ BACKENDS = ("openvino-xeon-bf16", "openvino-xeon-int8", "openvino-xeon-int4")
 def command(results: Path, **flags: Any) -> int:
     """Say whether a variant is still as good as its reference.
 
-    The same text and the same examples go through each backend's server, one request at a time, with prefix caching off; nothing is timed.
+    The same text and the same examples go through each backend's server, at a load that does not change the answers, with prefix caching off;
+    nothing is timed.
     Verdicts: NON-INFERIOR or INFERIOR by more than the margin, each with 95 % confidence, or UNDECIDED with what would decide it.
 
     \b
@@ -71,7 +78,8 @@ def command(results: Path, **flags: Any) -> int:
     reference = next((document for document in documents if document["backend"]["name"] == backends[0].name), None)
     table = rows(documents, reference, drift_margin, margin)
     if flags["as_json"]:
-        report = {"reference": backends[0].name, "margin": margin, "drift_margin": drift_margin, "failed": failed}
+        report: dict[str, Any] = {"reference": backends[0].name, "margin": margin, "drift_margin": drift_margin, "failed": failed}
+        report["determinism"] = {document["backend"]["name"]: document.get("determinism") for document in documents}
         click.echo(json.dumps(report | {"variants": [asdict(row) for row in table]}, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         evaluate_show.show(table, documents, failed)
@@ -120,6 +128,6 @@ def _evaluate_all(
 
     model = resolve_model([backend.engine for backend in backends], flags["model"], progress, flags)
     what = running.asked(model, flags["model"], flags["tokenizer"], flags["text"], tasks, full_fingerprint())
-    what = replace(what, pip_args=tuple(split_pip_args(flags["pip_args"])))
+    what = replace(what, pip_args=tuple(split_pip_args(flags["pip_args"])), at_once=flags["parallel"])
     with TemporaryDirectory(prefix="slm-profiler-") as work:
         return running.evaluate_all(backends, what, results, Path(work), progress, again=flags["again"])

@@ -44,6 +44,7 @@ class Asked:
     tasks: Tasks
     machine: Mapping[str, Any]
     pip_args: tuple[str, ...] = ()
+    at_once: int | None = None  # requests; None: the most at which no answer changes
 
 
 def asked(
@@ -104,7 +105,7 @@ def evaluate_one(backend: BackendSpec, what: Asked, results: Path, work: Path, t
         | {"details": dict(variant.details), "env_hash": variant.env_hash},
         "machine": what.machine,
         "demonstration_only": _demonstration(what.model),
-        "asked": "one request at a time, greedy, prefix caching off",
+        "asked": f"{_many(parts, what.at_once)}, greedy, prefix caching off",
         **parts,
     }
     documents.keep(results, key, document)
@@ -116,7 +117,8 @@ def evaluate_one(backend: BackendSpec, what: Asked, results: Path, work: Path, t
 def key_of(backend: BackendSpec, variant: Variant, what: Asked, made_at: str) -> str:
     """Of what the figures depend on. What runs behind somebody else's endpoint may change under the same name: it is asked again every time."""
     served = [what.machine["machine_id"], backend.name, backend.engine, backend.options, variant.env_hash, variant.variant_id]
-    return documents.key_of(served, what.model.content_hash if what.model else made_at, [what.text.digest, what.tasks.digest])
+    many = [f"{what.at_once} at once"] if (what.at_once or 1) > 1 else []  # one by one changes nothing, and neither does what was found so
+    return documents.key_of(served, what.model.content_hash if what.model else made_at, [what.text.digest, what.tasks.digest, *many])
 
 
 def _ask(
@@ -141,9 +143,15 @@ def _ask(
             lambda line: tell.live(f"{backend.name}: {line}"),
             so_far,
             lambda part: documents.keep_part(results, key, part),
+            what.at_once,
         )
         start = {"start_ids": so_far["starts"], "command": list(running.command), "versions": dict(running.versions)}
     return {"start": start, **parts}
+
+
+def _many(parts: Mapping[str, Any], wanted: int | None) -> str:
+    found = wanted or (parts["determinism"] or {}).get("parallel", 1)
+    return f"{found} requests at once" if found > 1 else "one request at a time"
 
 
 def _model(model: LocalModel | None, name: str) -> dict[str, Any]:
