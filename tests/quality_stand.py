@@ -103,7 +103,10 @@ def standing(stand: Stand) -> Iterator[Stand]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 64  # of five, a crowd of eight comes in two parts, a second apart
+
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     stand.url = f"http://127.0.0.1:{server.server_port}/v1"

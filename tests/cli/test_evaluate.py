@@ -113,7 +113,7 @@ def test_one_that_was_broken_off_goes_on(folder: Path, stands: dict[str, Stand],
     done = evaluate(folder, names=("copy",))
     assert done.return_value == 0 and "goes on after 20 of 60" in done.stderr
     again = [body["messages"][0]["content"] for body in stand.asked if "messages" in body]
-    assert sorted(again) == sorted(f"question {k}" for k in range(20, 60)), "several at once, each once"
+    assert set(again) == {f"question {k}" for k in range(20, 60)}, "of the first time some may still be under way"
     assert not [body for body in stand.asked if body.get("echo")], "the text was asked before"
     (kept,) = (folder / "results" / "quality").iterdir()
     document = json.loads(kept.read_text())
