@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,7 @@ BACKENDS = ("openvino-xeon-bf16", "openvino-xeon-int8", "openvino-xeon-int4")
 @click.option("--pip-args", multiple=True, metavar="ARGS", help="Passed to pip when an engine environment is built.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model. Off unless you say so.")
 @click.option("--fail-on-quality", is_flag=True, help="Exit 3 unless every variant is proven non-inferior.")
+@click.option("--dry-run", is_flag=True, help="Show what would be asked of whom, what is there already, and about how long; start nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
 def command(results: Path, **flags: Any) -> int:
     """Say whether a variant is still as good as its reference.
@@ -62,8 +63,7 @@ def command(results: Path, **flags: Any) -> int:
     profile evaluate --drift-margin 2% --margin 5%
     profile evaluate --model ./my-model --backend vllm-cuda-bf16 --backend vllm-cuda-fp8 --tasks mine.jsonl --margin 3%
     """
-    from profiler.analyse.quality_rows import rows
-    from profiler.cli import evaluate_show
+    from profiler.cli.evaluated import Evaluated
     from profiler.cli.progress import Progress
     from profiler.quality import tasks as examples
 
@@ -74,20 +74,19 @@ def command(results: Path, **flags: Any) -> int:
     tasks, progress = examples.read(flags["tasks"]), Progress(len(backends))
     for line in tasks.bad_lines:
         progress.note(f"{flags['tasks']}: {line}; left out")
-    documents, failed = _evaluate_all(backends, tasks, results, progress, flags)
-    reference = next((document for document in documents if document["backend"]["name"] == backends[0].name), None)
-    table = rows(documents, reference, drift_margin, margin)
+    if flags["dry_run"]:
+        from profiler.cli.evaluate_ahead import dry_run
+
+        dry_run(backends, tasks, results, flags)
+        return 0
+    found = Evaluated(backends[0].name, margin, drift_margin, *_evaluate_all(backends, tasks, results, progress, flags))
     if flags["as_json"]:
-        report: dict[str, Any] = {"reference": backends[0].name, "margin": margin, "drift_margin": drift_margin, "failed": failed}
-        report["determinism"] = {document["backend"]["name"]: document.get("determinism") for document in documents}
-        click.echo(json.dumps(report | {"variants": [asdict(row) for row in table]}, indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps(found.told(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        evaluate_show.show(table, documents, failed)
-    if not documents:
+        found.show()
+    if not found.documents:
         return 1
-    judged = [row.verdict for row in table if not row.is_reference]
-    proven = not failed and all(result == "NON-INFERIOR" for result in judged)
-    return ExitCode.NOT_PROVEN if flags["fail_on_quality"] and not proven else 0
+    return ExitCode.NOT_PROVEN if flags["fail_on_quality"] and not found.proven else 0
 
 
 def _share(option: str, text: str | None) -> float | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from profiler.engines import registry
 from profiler.errors import ProfilerError, SpecError
 from profiler.machine.needs import unmet
 from profiler.quality import documents, windows
+from profiler.quality.effort import effort
 from profiler.quality.evaluate import evaluate
 
 if TYPE_CHECKING:
@@ -68,12 +71,15 @@ def evaluate_all(
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The documents in the order of the backends, and why the others have none; one failure ends nothing."""
     found, failed = [], {}
-    for backend in backends:
+    for number, backend in enumerate(backends, 1):
         try:
             found.append(evaluate_one(backend, what, results, work, tell, again=again))
+            tell.note(f"[quality {number}/{len(backends)}] {backend.name}: {summary(found[-1])}")
         except ProfilerError as error:
             failed[backend.name] = error.message
-            tell.note(f"{backend.name}: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+            tell.note(
+                f"[quality {number}/{len(backends)}] {backend.name}: failed: {error.message}" + (f" ({error.hint})" if error.hint else "")
+            )
     return found, failed
 
 
@@ -118,7 +124,9 @@ def key_of(backend: BackendSpec, variant: Variant, what: Asked, made_at: str) ->
     """Of what the figures depend on. What runs behind somebody else's endpoint may change under the same name: it is asked again every time."""
     served = [what.machine["machine_id"], backend.name, backend.engine, backend.options, variant.env_hash, variant.variant_id]
     many = [f"{what.at_once} at once"] if (what.at_once or 1) > 1 else []  # one by one changes nothing, and neither does what was found so
-    return documents.key_of(served, what.model.content_hash if what.model else made_at, [what.text.digest, what.tasks.digest, *many])
+    ours = what.model.content_hash if what.model else f"none, slm-profiler {__version__}"  # an engine of ours may serve no model
+    weights = made_at if backend.engine == "openai" else ours
+    return documents.key_of(served, weights, [what.text.digest, what.tasks.digest, *many])
 
 
 def _ask(
@@ -134,6 +142,12 @@ def _ask(
 ) -> dict[str, Any]:
     """Start the engine and ask; what is known so far is kept underway. Raises EngineError."""
     with engine.start(variant, backend, work / f"{backend.name}.log", tell.working) as running:
+        began_s, before_s = time.monotonic(), float(so_far.get("asked_s", 0.0))
+
+        def keep(part: dict[str, Any]) -> None:
+            part["asked_s"] = round(before_s + time.monotonic() - began_s, 3)
+            documents.keep_part(results, key, part)
+
         so_far.setdefault("starts", []).append(running.start_id)
         parts = evaluate(
             running.endpoint,
@@ -142,11 +156,24 @@ def _ask(
             what.tokenizer_json,
             lambda line: tell.live(f"{backend.name}: {line}"),
             so_far,
-            lambda part: documents.keep_part(results, key, part),
+            keep,
             what.at_once,
         )
         start = {"start_ids": so_far["starts"], "command": list(running.command), "versions": dict(running.versions)}
-    return {"start": start, **parts}
+    needed = effort(what.text.tokens, what.tasks, what.at_once)
+    return {"start": start, "effort": {"asked_s": so_far.get("asked_s"), **needed}, **parts}
+
+
+def summary(document: Mapping[str, Any]) -> str:
+    """`perplexity 36.87, 19 of 24 examples passed`."""
+    windows = document["drift"]["windows"]
+    told = []
+    if windows:
+        told.append(f"perplexity {math.exp(-math.fsum(map(math.fsum, windows)) / sum(map(len, windows))):.2f}")
+    passed = [one["passed"] for one in document["tasks"]["examples"] if one["passed"] is not None]
+    if passed:
+        told.append(f"{sum(passed)} of {len(passed)} examples passed")
+    return ", ".join(told) or "nothing that can be compared"
 
 
 def _many(parts: Mapping[str, Any], wanted: int | None) -> str:
