@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,9 @@ def log_prob(before: int, token: int, worse: float = 0.0) -> float:
     return -0.5 - ((before * 31 + token * 7) % 13) / 5 - worse
 
 
+GATHERING_S = 0.25
+
+
 class Stand:
     """`way`: how it gives log-probabilities (echo | prompt_logprobs | cached | none). `worse`: nats per token. `answers`: by prompt."""
 
@@ -23,20 +27,43 @@ class Stand:
         self.asked: list[dict[str, Any]] = []
         self.url = ""
         self.breaks_at: str | None = None  # the prompt at which it begins to fail
+        self.turns_at: int | None = None  # this many requests in it at once change what it says, answers and log-probabilities both
+        self.gathers = 0  # a request waits until so many are in it, or none has come for GATHERING_S
+        self.most = 0  # requests that were in it at once
+        self._inside: dict[int, bool] = {}  # by thread: whether it is one of a crowd that turns answers
+        self._came = threading.Condition()
+        self._last_s = 0.0
 
-    def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """What a handler thread sends: `reply`, according to who is in it at the same time."""
+        me = threading.get_ident()
+        with self._came:
+            self._inside[me] = False
+            self._last_s = time.monotonic()
+            self.most = max(self.most, len(self._inside))
+            if self.turns_at is not None and len(self._inside) >= self.turns_at:
+                self._inside = dict.fromkeys(self._inside, True)
+            self._came.notify_all()
+            self._came.wait_for(lambda: len(self._inside) >= self.gathers or time.monotonic() > self._last_s + GATHERING_S, GATHERING_S)
+        try:
+            return self.reply(path, body, *((" (turned)", 0.01) if self._inside[me] else ("", 0.0)))
+        finally:
+            with self._came:
+                del self._inside[me]
+
+    def reply(self, path: str, body: dict[str, Any], turn: str = "", shift: float = 0.0) -> tuple[int, dict[str, Any]]:
         self.asked.append(body)
         if self.breaks_at and self.breaks_at in json.dumps(body):
             return 500, {"error": {"message": "out of order"}}
         if path.endswith("/chat/completions"):
-            content = self.answers.get(body["messages"][0]["content"], "I do not know.")
+            content = self.answers.get(body["messages"][0]["content"], "I do not know.") + turn
             return 200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
         if not path.endswith("/completions"):
             return 404, {"error": {"message": "no such path"}}
         ids = body["prompt"]
         if isinstance(ids, str):
-            return 200, {"choices": [{"index": 0, "text": self.answers.get(ids, ""), "finish_reason": "stop"}]}
-        values = [None, *(log_prob(a, b, self.worse) for a, b in itertools.pairwise(ids))]
+            return 200, {"choices": [{"index": 0, "text": self.answers.get(ids, "") + turn, "finish_reason": "stop"}]}
+        values = [None, *(log_prob(a, b, self.worse + shift) for a, b in itertools.pairwise(ids))]
         choice: dict[str, Any] = {"index": 0, "text": "x", "finish_reason": "length"}
         if "prompt_logprobs" in body:
             if self.way != "prompt_logprobs":
@@ -63,7 +90,7 @@ def standing(stand: Stand) -> Iterator[Stand]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send(*stand.reply(self.path, body))
+            self.send(*stand.answer(self.path, body))
 
         def send(self, status: int, content: dict[str, Any]) -> None:
             raw = json.dumps(content).encode()
@@ -76,7 +103,10 @@ def standing(stand: Stand) -> Iterator[Stand]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 64  # of five, a crowd of eight comes in two parts, a second apart
+
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     stand.url = f"http://127.0.0.1:{server.server_port}/v1"

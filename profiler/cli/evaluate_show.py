@@ -43,6 +43,7 @@ def notes(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: M
             more = f" and {len(row.lost) - SHOWN_LOST} more" if len(row.lost) > SHOWN_LOST else ""
             found.append(f"{row.backend}: the reference passes, it does not: {', '.join(row.lost[:SHOWN_LOST])}{more}")
         found += [f"{row.backend}: no {what}: {why}" for what, why in row.missing.items() if what not in ("verdict", "top1_agreement")]
+    found += [f"{document['backend']['name']}: {how['note']}" for document in documents if (how := document.get("determinism"))]
     found += [f"{name}: failed: {why}" for name, why in failed.items()]
     if any(row.missing.get("verdict") for row in rows if not row.is_reference):
         found.append("No verdict without a margin that you state: --drift-margin 2%, --margin 5%.")

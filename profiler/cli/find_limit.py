@@ -17,6 +17,7 @@ from profiler.units import format_duration
 
 if TYPE_CHECKING:
     from profiler.analyse.search import Ask, Found, Search
+    from profiler.cli.evaluated import Evaluated
     from profiler.cli.progress import Progress
     from profiler.plan import Cell
     from profiler.spec import BackendSpec, SweepSpec, WorkloadSpec
@@ -31,6 +32,7 @@ def find_limit(spec: SweepSpec, results: Path, out: Path | None, flags: dict[str
     from profiler import plan as planning
     from profiler.analyse import qos
     from profiler.analyse.recover import open_store
+    from profiler.cli import sweep_quality
     from profiler.cli.progress import Progress
     from profiler.engines import registry
 
@@ -46,11 +48,15 @@ def find_limit(spec: SweepSpec, results: Path, out: Path | None, flags: dict[str
         registry.get(backend.engine).validate(backend)
     if flags["dry_run"]:
         _dry_run(spec, backends, workloads)
+        for line in sweep_quality.dry_run(spec, results, again=flags["again"])[0] if spec.quality else ():
+            click.echo(line)
         return 0
     store, progress = open_store(results), Progress(0)
     began_s = time.monotonic()
     found, cells = _search(spec, backends, workloads, store, progress, flags)
-    _show(found, time.monotonic() - began_s, as_json=flags["as_json"])
+    took_s = time.monotonic() - began_s
+    evaluated = sweep_quality.evaluate(spec, results, progress, flags)
+    _show(found, took_s, evaluated, as_json=flags["as_json"])
     _report(store, cells, out or results / "report.html", as_json=flags["as_json"])
     return 0 if any(one.lower is not None or one.upper is not None for _, _, one in found) else 1
 
@@ -209,10 +215,10 @@ def _dry_run(spec: SweepSpec, backends: Sequence[BackendSpec], workloads: Sequen
     )
 
 
-def _show(found: Sequence[tuple[str, str, Found]], took_s: float, *, as_json: bool) -> None:
+def _show(found: Sequence[tuple[str, str, Found]], took_s: float, evaluated: Evaluated | None, *, as_json: bool) -> None:
     if as_json:
         rows = [{"backend": backend, "workload": workload, **asdict(one)} for backend, workload, one in found]
-        click.echo(json.dumps({"limits": rows, "seconds": took_s}, indent=2))
+        click.echo(json.dumps({"limits": rows, "seconds": took_s, "quality": evaluated.told() if evaluated else None}, indent=2))
         return
     from rich import box
     from rich.console import Console
@@ -230,6 +236,8 @@ def _show(found: Sequence[tuple[str, str, Found]], took_s: float, *, as_json: bo
     console.print(
         f"λ*: the highest rate such that it and all lower probes fit, with 95 % confidence. Measured in {format_duration(took_s)}."
     )
+    if evaluated:
+        evaluated.show()
 
 
 def _interval(one: Found) -> str:

@@ -86,10 +86,11 @@ def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any
     profile sweep my-sweep.toml --dry-run
     """
     from profiler import plan as planning
-    from profiler.cli import sweep_show
+    from profiler.cli import sweep_quality, sweep_show
     from profiler.cli.sweep_spec import read_spec
 
     spec = read_spec(spec_file, flags)
+    sweep_quality.check(spec)
     if spec.find_limit:
         from profiler.cli.find_limit import find_limit
 
@@ -97,7 +98,8 @@ def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any
     plan = planning.make(spec)
     check(plan)
     if flags["dry_run"]:
-        sweep_show.dry_run(plan, as_json=flags["as_json"])
+        quality = sweep_quality.dry_run(spec, results, again=flags["again"]) if spec.quality else None
+        sweep_show.dry_run(plan, quality, as_json=flags["as_json"])
         return 0
 
     from profiler.analyse.recover import open_store
@@ -111,9 +113,10 @@ def command(spec_file: str | None, results: Path, out: Path | None, **flags: Any
     progress = Progress(len(plan.cells))
     sweep_show.announce(plan, progress)
     measure(plan, store, progress, flags)
+    evaluated = sweep_quality.evaluate(spec, results, progress, flags, unmeasured(plan, store))
     selection = of_cells(store, plan.sweep_id, plan.cell_ids)
     report = html.write(selection, out or results / "report.html")
-    sweep_show.answer(selection, report, as_json=flags["as_json"])
+    sweep_show.answer(selection, report, evaluated, as_json=flags["as_json"])
     return exit_code(selection, progress, flags["fail_on_qos"])
 
 
@@ -197,6 +200,13 @@ def keep_fitting(
         store.keep(failed(facts, cell, start.repeat, predicted.problem, model, predicted))
         progress.cell_done(cell, f"failed: {predicted.problem}", failed=True)
     return replace(start, cells=tuple(fitting)), forecasts
+
+
+def unmeasured(plan: Plan, store: Store) -> set[str]:
+    """Backends of the plan of which no cell was ever measured: too little memory, an engine that does not start."""
+    ids = set(plan.cell_ids)
+    measured = {str(row["backend"]) for row in store.rows() if row["cell_id"] in ids and row["status"] == "done"}
+    return {backend.name for start in plan.starts for backend in start.backends} - measured
 
 
 def resolve_model(engines: Iterable[str], name: str, progress: Progress, flags: dict[str, Any]) -> LocalModel | None:

@@ -14,6 +14,7 @@ from profiler.units import format_duration
 
 if TYPE_CHECKING:
     from profiler.analyse.memory import Prediction
+    from profiler.cli.evaluated import Evaluated
     from profiler.cli.progress import Progress
     from profiler.plan import Cell, Plan, Start
     from profiler.report.selection import Selection
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 PIPED_WIDTH = 120  # of tables in a file or a CI log, where there is no terminal to ask
 
 
-def dry_run(plan: Plan, as_json: bool) -> None:
-    """The cells in the order they would run, the engine command lines, and bounds of the measuring time."""
+def dry_run(plan: Plan, quality: tuple[list[str], dict[str, Any]] | None, as_json: bool) -> None:
+    """The cells in the order they would run, the engine command lines, bounds of the measuring time, and what is evaluated after it."""
     shortest, longest = plan.seconds()
     forecasts = _forecasts(plan)
     if as_json:
@@ -41,7 +42,8 @@ def dry_run(plan: Plan, as_json: bool) -> None:
             for start in plan.starts
             for c in start.cells
         ]
-        click.echo(json.dumps({"sweep_id": plan.sweep_id, "seconds_min": shortest, "seconds_max": longest, "cells": rows}, indent=2))
+        told = {"sweep_id": plan.sweep_id, "seconds_min": shortest, "seconds_max": longest, "cells": rows}
+        click.echo(json.dumps({**told, "quality": quality[1] if quality else None}, indent=2))
         return
     click.echo(f"sweep {plan.sweep_id}: {_counts(plan)}, model {plan.sweep.model}")
     for number, start in enumerate(plan.starts, 1):
@@ -67,6 +69,8 @@ def dry_run(plan: Plan, as_json: bool) -> None:
         f"measuring takes between {format_duration(shortest)} and {format_duration(longest)}: {'; '.join(rules)}; "
         "set-up on first use comes on top"
     )
+    for line in quality[0] if quality else ():
+        click.echo(line)
 
 
 def _forecasts(plan: Plan) -> dict[str, Prediction | str | None]:
@@ -163,12 +167,13 @@ def summary(run: Mapping[str, Any]) -> str:
     return ", ".join(parts) + f" -> {row['qos_result'] or 'no QoS target'}"
 
 
-def answer(selection: Selection, report: Path, as_json: bool) -> None:
-    """The table, the answer in words, and where the report lies."""
+def answer(selection: Selection, report: Path, evaluated: Evaluated | None, as_json: bool) -> None:
+    """The table, the answer in words, what was evaluated, and where the report lies."""
     from profiler.report import table
 
     if as_json:
-        click.echo(json.dumps({"sweep_id": selection.sweep_id, "report": str(report), "runs": table.rows(selection)}, indent=2))
+        told = {"sweep_id": selection.sweep_id, "report": str(report), "runs": table.rows(selection)}
+        click.echo(json.dumps({**told, "quality": evaluated.told() if evaluated else None}, indent=2))
         return
     from rich.console import Console
 
@@ -177,6 +182,8 @@ def answer(selection: Selection, report: Path, as_json: bool) -> None:
         console = Console(width=PIPED_WIDTH)
     for part in table.render(selection):
         console.print(part, highlight=False)
+    if evaluated:
+        evaluated.show()
     for warning in selection.store.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"report: {report}")

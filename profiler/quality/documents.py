@@ -36,6 +36,26 @@ def load(results: Path, key: str) -> dict[str, Any] | None:
     return document
 
 
+def paths(results: Path) -> list[Path]:
+    """The documents of a folder, by key; what is underway is none of them. Raises StoreError."""
+    try:
+        return sorted(path for path in (results / FOLDER).iterdir() if path.suffix == ".json" and not path.name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"{results / FOLDER}: cannot be read: {error.strerror}", hint="give a results folder you may read") from error
+
+
+def load_sound(results: Path) -> list[dict[str, Any]]:
+    """Those that can be read; `profile results verify` names the others."""
+    found = []
+    for path in paths(results):
+        with suppress(StoreError):
+            document = load(results, path.stem)
+            found += [document] if document is not None else []
+    return found
+
+
 def keep(results: Path, key: str, document: dict[str, Any]) -> Path:
     """Written beside, synced and renamed: a reader never sees half of it. What was kept of it underway goes. Raises StoreError."""
     path = results / FOLDER / f"{key}.json"

@@ -1,4 +1,4 @@
-"""One served variant evaluated: the text's log-likelihood and the examples, in order, one request at a time."""
+"""One served variant evaluated: how many requests at once change nothing, then the text's log-likelihood and the examples, in order."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from profiler.quality import scorers
+from profiler.quality import determinism, scorers
 from profiler.quality.asking import Asker, NotGiven
+from profiler.quality.parallel import each
 from profiler.quality.tasks import Example, Tasks
 from profiler.quality.windows import Windows
 from profiler.records import Endpoint
@@ -16,7 +17,7 @@ NO_KL = "not computed: needs the log-probabilities of the top tokens, which are 
 NO_TOP1 = "the server gives the log-probability of the given token only"
 
 
-def drift_part(asker: Asker, windows: Windows, progress: Callable[[str], None]) -> dict[str, Any]:
+def drift_part(asker: Asker, windows: Windows, progress: Callable[[str], None], at_once: int = 1) -> dict[str, Any]:
     """What the document says of the text: per window the log-probability of each token in nats, or why there are none."""
     part: dict[str, Any] = {
         "text": windows.name,
@@ -32,9 +33,8 @@ def drift_part(asker: Asker, windows: Windows, progress: Callable[[str], None]) 
     }
     found, top1 = [], []
     try:
-        for k, tokens in enumerate(windows.tokens):
-            progress(f"window {k + 1} of {len(windows.tokens)}")
-            scored = asker.score(tokens)
+        for k, scored in enumerate(each(windows.tokens, asker.score, at_once), 1):
+            progress(f"window {k} of {len(windows.tokens)}")
             found.append([round(x, 6) for x in scored.log_probs])
             part["source"] = scored.source
             if scored.top1 is not None:
@@ -51,11 +51,13 @@ def tasks_part(
     progress: Callable[[str], None],
     found: list[dict[str, Any]],
     keep: Callable[[], None],
+    at_once: int = 1,
 ) -> dict[str, Any]:
     """What the document says of the examples; goes on after those in `found`. `passed` is None where the server could not be asked."""
-    for k, example in enumerate(tasks.examples[len(found) :], len(found) + 1):
-        progress(f"example {k} of {len(tasks.examples)}")
-        found.append({"id": example.id, "scorer": example.scorer, **_one(asker, example, tokenizer_json)})
+    left = tasks.examples[len(found) :]
+    for example, outcome in zip(left, each(left, lambda example: _one(asker, example, tokenizer_json), at_once), strict=True):
+        found.append({"id": example.id, "scorer": example.scorer, **outcome})
+        progress(f"example {len(found)} of {len(tasks.examples)}")
         keep()
     return {
         "tasks": tasks.name,
@@ -106,15 +108,22 @@ def evaluate(
     progress: Callable[[str], None],
     so_far: dict[str, Any],
     keep: Callable[[dict[str, Any]], None],
+    at_once: int | None = None,
 ) -> dict[str, Any]:
-    """The `drift` and `tasks` parts of a document. Raises EngineError when the server fails.
+    """The parts of a document that come from asking. Raises EngineError when the server fails.
 
     `so_far`: what an evaluation that was broken off had kept ({} at first); `keep` is called with it as it grows.
+    `at_once`: how many requests; None: the most at which no answer changes.
     """
     asker = Asker(endpoint)
+    if "load" not in so_far:
+        so_far["load"] = determinism.measure(asker, windows, tasks, at_once, progress)
+        keep(so_far)
+    found_out = so_far["load"]["determinism"]
+    many = at_once or (found_out["parallel"] if found_out else 1)
     if "drift" not in so_far:
-        so_far["drift"] = drift_part(asker, windows, progress)
+        so_far["drift"] = drift_part(asker, windows, progress, many)
         keep(so_far)
     found = so_far.setdefault("examples", [])
-    done = tasks_part(asker, tasks, tokenizer_json, progress, found, lambda: keep(so_far))
-    return {"drift": so_far["drift"], "tasks": done}
+    done = tasks_part(asker, tasks, tokenizer_json, progress, found, lambda: keep(so_far), many)
+    return {**so_far["load"], "drift": so_far["drift"], "tasks": done}

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 TIME_S = 10.0
 MEMORY_BYTES = 1 << 30
+_ONE_AT_A_TIME = threading.Lock()  # examples may be asked in parallel; the limit of time is of a scorer that has the machine
 MAX_OUTPUT_BYTES = 1 << 20  # of what it prints; more ends it
 
 # In the child: limits first, then the user's file. The result goes to a descriptor of its own, so that prints do no harm.
@@ -46,7 +48,7 @@ def run(example: Example, answer: str, time_s: float = TIME_S, memory_bytes: int
 
     told: dict[str, Any] = {"id": example.id, "prompt": example.prompt, "expected": example.expected}
     question = json.dumps({"example": told, "answer": answer})
-    with tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile("w+") as asked:
+    with _ONE_AT_A_TIME, tempfile.TemporaryFile() as result, tempfile.TemporaryFile() as errors, tempfile.TemporaryFile("w+") as asked:
         asked.write(question)
         asked.seek(0)
         limits = [str(result.fileno()), str(int(time_s) + 1), str(memory_bytes), str(MAX_OUTPUT_BYTES), str(example.file)]

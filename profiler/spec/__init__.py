@@ -5,6 +5,7 @@
 
 from profiler.spec.backend import BackendSpec, CalibrationSpec, NeedsSpec, PlacementSpec, Strict, VariantSpec
 from profiler.spec.loading import Spec, load_spec, validate_spec
+from profiler.spec.quality import QualitySpec
 from profiler.spec.sweep import CoRunSpec, MeterSpec, SweepSpec
 from profiler.spec.workload import (
     AgenticSpec,
@@ -29,6 +30,7 @@ __all__ = [
     "NeedsSpec",
     "PlacementSpec",
     "PromptsSpec",
+    "QualitySpec",
     "QuantileLengths",
     "SessionsSpec",
     "SharedPrefix",

@@ -8,18 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from profiler.spec.backend import Strict
-
-
-def _share(value: object) -> object:
-    """`"10%"` as 0.1. Raises ValueError for a share that is not between 0 and 1."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        try:
-            value = float(value.strip()[:-1]) / 100
-        except ValueError:
-            raise ValueError(f"{value!r} is not a share such as 10%") from None
-    if isinstance(value, (int, float)) and not 0 < value < 1:
-        raise ValueError("a share must be above 0% and below 100%")
-    return value
+from profiler.spec.quality import QualitySpec, share
 
 
 class MeterSpec(BaseModel):
@@ -83,8 +72,8 @@ class SweepSpec(BaseModel):
     until: Literal["requests", "decided", "screened"] = "requests"  # decided: every constraint of the QoS target FITS, or one FAILS
     find_limit: bool = False  # search the highest rate that keeps the QoS target, instead of measuring given loads
     most_starts: int = Field(default=8, ge=3)  # engine starts that the search may take
-    rung: Annotated[float, BeforeValidator(_share)] = 0.05  # how well, either side, the limit has to be known for the search to end earlier
-    precision: Annotated[float, BeforeValidator(_share)] | None = None  # "10%": p50 and p95 of TTFT and TPOT are known that well
+    rung: Annotated[float, BeforeValidator(share)] = 0.05  # how well, either side, the limit has to be known for the search to end earlier
+    precision: Annotated[float, BeforeValidator(share)] | None = None  # "10%": p50 and p95 of TTFT and TPOT are known that well
     window_min_s: float = Field(default=5.0, gt=0)
     window_max_s: float = Field(default=180.0, gt=0)
     warmup_s: float = Field(default=3.0, ge=0)
@@ -95,6 +84,7 @@ class SweepSpec(BaseModel):
     client_cpus: tuple[int, ...] = ()  # cores the load client is pinned to; none: it runs where the kernel puts it
     telemetry_period_s: float = Field(default=0.5, gt=0, le=60)  # between samples of power, clocks, memory, ...
     meter: MeterSpec | None = None  # a power meter outside this program
+    quality: QualitySpec | None = None  # given: each backend is evaluated once too, after the timed cells, in an engine start of its own
     tokenizer: str | None = None  # a folder; for endpoints whose model is not on this disk
     url: str | None = None  # an endpoint that already runs
     endpoint_kind: Literal["completions", "chat"] = "completions"

@@ -65,7 +65,7 @@ def test_a_copy_passes_a_noised_one_does_not_and_a_mute_one_is_undecided(folder:
     assert done.exception is None and done.return_value == 3, done.output
     assert "tasks.jsonl: line 61" in done.stderr
     answer = json.loads(done.stdout)
-    assert list(answer) == ["reference", "margin", "drift_margin", "failed", "variants"], "docs/json.md names them"
+    assert list(answer) == ["reference", "margin", "drift_margin", "failed", "determinism", "variants"], "docs/json.md names them"
     rows = {row["backend"]: row for row in answer["variants"]}
     assert answer["reference"] == "full" and rows["full"]["is_reference"] and rows["full"]["verdict"] is None
     assert {name: row["verdict"] for name, row in rows.items() if name != "full"} == {
@@ -112,7 +112,8 @@ def test_one_that_was_broken_off_goes_on(folder: Path, stands: dict[str, Stand],
     stand.breaks_at, stand.asked = None, []
     done = evaluate(folder, names=("copy",))
     assert done.return_value == 0 and "goes on after 20 of 60" in done.stderr
-    assert [body["messages"][0]["content"] for body in stand.asked if "messages" in body] == [f"question {k}" for k in range(20, 60)]
+    again = [body["messages"][0]["content"] for body in stand.asked if "messages" in body]
+    assert set(again) == {f"question {k}" for k in range(20, 60)}, "of the first time some may still be under way"
     assert not [body for body in stand.asked if body.get("echo")], "the text was asked before"
     (kept,) = (folder / "results" / "quality").iterdir()
     document = json.loads(kept.read_text())
