@@ -72,7 +72,7 @@ def command(results: Path, **flags: Any) -> int:
         progress.note(f"{flags['tasks']}: {line}; left out")
     documents, failed = _evaluate_all(backends, tasks, results, progress, flags)
     reference = next((document for document in documents if document["backend"]["name"] == backends[0].name), None)
-    table = rows(documents, reference, drift_margin, margin)
+    table = rows(documents, reference, drift_margin, margin, results)
     if flags["as_json"]:
         report = {"reference": backends[0].name, "margin": margin, "drift_margin": drift_margin, "failed": failed}
         click.echo(json.dumps(report | {"variants": [asdict(row) for row in table]}, indent=2, ensure_ascii=False, allow_nan=False))
@@ -160,7 +160,7 @@ def _one(
     from profiler.cli.engines import split_pip_args
     from profiler.engines import registry
     from profiler.machine.needs import unmet
-    from profiler.quality import documents
+    from profiler.quality import asking, documents, ir_logits, top_k
     from profiler.quality.evaluate import evaluate
 
     engine = registry.get(backend.engine)
@@ -169,7 +169,7 @@ def _one(
         raise ProfilerError(f"cannot run here: {'; '.join(problems)}", hint="`profile list backends` shows those that can")
     variant = engine.prepare(model, backend, progress.working, split_pip_args(flags["pip_args"]))
     made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    asked = [text.digest, tasks.digest]
+    asked = [text.digest, tasks.digest, f"top {asking.TOP_K}"]
     served = [machine["machine_id"], backend.name, backend.engine, backend.options, variant.env_hash, variant.variant_id]
     # What runs behind somebody else's endpoint may change under the same name: it is asked again every time.
     key = documents.key_of(served, model.content_hash if model else made_at, asked)
@@ -192,8 +192,10 @@ def _one(
             lambda line: progress.live(f"{backend.name}: {line}"),
             so_far,
             lambda part: documents.keep_part(results, key, part),
+            lambda ids, log_probs: top_k.keep(results, key, ids, log_probs),
         )
         started = {"start_ids": so_far["starts"], "command": list(running.command), "versions": dict(running.versions)}
+    parts["drift"] = ir_logits.added(parts["drift"], backend, variant, text, results, key, progress.working)
     document = {
         "made_at": made_at,
         "profiler_version": __version__,

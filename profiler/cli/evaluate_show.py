@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from profiler.analyse.quality_rows import Row
 
 SHOWN_LOST = 6
+NAMES = {"kl": "KL", "top1": "top-1 agreement"}
 
 
 def show(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> None:
@@ -22,10 +23,10 @@ def show(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: Ma
     if not console.is_terminal:
         console = Console(highlight=False, width=PIPED_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("backend", "variant", "perplexity", "to the reference", "passed", "to the reference", "verdict"):
+    for heading in ("backend", "variant", "perplexity", "to the reference", "KL, top-1", "passed", "to the reference", "verdict"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "backend")
     for row in rows:
-        table.add_row(row.backend, row.variant, _perplexity(row), _drift(row), _passed(row), _pairs(row), _verdict(row))
+        table.add_row(row.backend, row.variant, _perplexity(row), _drift(row), _near(row), _passed(row), _pairs(row), _verdict(row))
     console.print(table)
     for line in notes(rows, documents, failed):
         console.print(line)
@@ -42,7 +43,9 @@ def notes(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: M
         if row.lost:
             more = f" and {len(row.lost) - SHOWN_LOST} more" if len(row.lost) > SHOWN_LOST else ""
             found.append(f"{row.backend}: the reference passes, it does not: {', '.join(row.lost[:SHOWN_LOST])}{more}")
-        found += [f"{row.backend}: no {what}: {why}" for what, why in row.missing.items() if what not in ("verdict", "top1_agreement")]
+        if by_position := _by_position(row):
+            found.append(by_position)
+        found += _missing(row)
     found += [f"{name}: failed: {why}" for name, why in failed.items()]
     if any(row.missing.get("verdict") for row in rows if not row.is_reference):
         found.append("No verdict without a margin that you state: --drift-margin 2%, --margin 5%.")
@@ -50,6 +53,15 @@ def notes(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: M
         found.append("The built-in examples are too few to rank models: give your own with --tasks.")
     found += sorted({row.demonstration_only for row in rows if row.demonstration_only})
     return found
+
+
+def _missing(row: Row) -> list[str]:
+    """One line for all that is missing for the same reason."""
+    by_reason: dict[str, list[str]] = {}
+    for what, why in row.missing.items():
+        if what != "verdict":
+            by_reason.setdefault(why, []).append(NAMES.get(what, what))
+    return [f"{row.backend}: no {', '.join(names)}: {why}" for why, names in by_reason.items()]
 
 
 def _perplexity(row: Row) -> str:
@@ -63,8 +75,30 @@ def _drift(row: Row) -> str:
         return "?"
     lo, hi = row.drift.ratio_lo, row.drift.ratio_hi
     bounds = f" ({lo - 1:+.2%} to {hi - 1:+.2%})" if lo is not None and hi is not None else ""
-    agreement = f", top-1 {row.top1_agreement:.1%}" if row.top1_agreement is not None else ""
-    return f"{row.drift.ratio - 1:+.2%}{bounds}{agreement}"
+    return f"{row.drift.ratio - 1:+.2%}{bounds}"
+
+
+def _near(row: Row) -> str:
+    """KL in nats per token, and how often both find the same token most probable."""
+    if row.is_reference:
+        return "reference"
+    if row.kl is None or row.top1 is None:
+        return "?"
+    kl, top1 = row.kl, row.top1
+    bounds = f" ({kl.lo:.2g} to {kl.hi:.2g})" if kl.lo is not None and kl.hi is not None else ""
+    at_least = f" (at least {top1.lo:.1%})" if top1.lo is not None else ""
+    return f"{kl.value:.2g}{bounds}, {top1.value:.1%}{at_least}"
+
+
+def _by_position(row: Row) -> str | None:
+    """Drift, KL and agreement after few and after many tokens."""
+    if len(row.by_position) < 2:
+        return None
+    parts = []
+    for part in row.by_position:
+        more = f", KL {part.kl.value:.2g}, top-1 {part.top1.value:.1%}" if part.kl is not None and part.top1 is not None else ""
+        parts.append(f"{part.first}-{part.last}: {part.drift.ratio - 1:+.2%}{more}")
+    return f"{row.backend}, by tokens before: {'; '.join(parts)}"
 
 
 def _passed(row: Row) -> str:
