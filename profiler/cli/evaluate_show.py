@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from profiler.analyse.quality_rows import Row
 
 SHOWN_LOST = 6
+ROUNDING = 1e-6  # nats: what is less comes from 32-bit floats
 NAMES = {"kl": "KL", "top1": "top-1 agreement"}
 
 
@@ -43,9 +44,7 @@ def notes(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: M
         if row.lost:
             more = f" and {len(row.lost) - SHOWN_LOST} more" if len(row.lost) > SHOWN_LOST else ""
             found.append(f"{row.backend}: the reference passes, it does not: {', '.join(row.lost[:SHOWN_LOST])}{more}")
-        if by_position := _by_position(row):
-            found.append(by_position)
-        found += _missing(row)
+        found += [*_distributions(row), *_missing(row)]
     found += [f"{name}: failed: {why}" for name, why in failed.items()]
     if any(row.missing.get("verdict") for row in rows if not row.is_reference):
         found.append("No verdict without a margin that you state: --drift-margin 2%, --margin 5%.")
@@ -79,26 +78,32 @@ def _drift(row: Row) -> str:
 
 
 def _near(row: Row) -> str:
-    """KL in nats per token, and how often both find the same token most probable."""
+    """KL in nats per token, and how often both find the same token most probable; their bounds are in the notes."""
     if row.is_reference:
         return "reference"
-    if row.kl is None or row.top1 is None:
-        return "?"
-    kl, top1 = row.kl, row.top1
-    bounds = f" ({kl.lo:.2g} to {kl.hi:.2g})" if kl.lo is not None and kl.hi is not None else ""
-    at_least = f" (at least {top1.lo:.1%})" if top1.lo is not None else ""
-    return f"{kl.value:.2g}{bounds}, {top1.value:.1%}{at_least}"
+    return "?" if row.kl is None or row.top1 is None else f"{_nats(row.kl.value)}, {row.top1.value:.1%}"
 
 
-def _by_position(row: Row) -> str | None:
-    """Drift, KL and agreement after few and after many tokens."""
-    if len(row.by_position) < 2:
-        return None
+def _nats(value: float) -> str:
+    return f"{value:.2g}" if value >= ROUNDING else f"<{ROUNDING:.0e}"
+
+
+def _distributions(row: Row) -> list[str]:
+    """The bounds of KL and agreement, and all three figures after few and after many tokens."""
+    found = []
+    if row.kl is not None and row.top1 is not None:
+        kl, top1 = row.kl, row.top1
+        if kl.lo is not None and kl.hi is not None and top1.lo is not None and top1.hi is not None:
+            found.append(f"KL {_nats(kl.lo)} to {_nats(kl.hi)} nats per token, top-1 {top1.lo:.1%} to {top1.hi:.1%}")
+        if row.kl_per_token is not None:
+            found.append(f"half of the tokens under {_nats(row.kl_per_token.p50)}, 1 % over {_nats(row.kl_per_token.p99)}")
     parts = []
-    for part in row.by_position:
-        more = f", KL {part.kl.value:.2g}, top-1 {part.top1.value:.1%}" if part.kl is not None and part.top1 is not None else ""
-        parts.append(f"{part.first}-{part.last}: {part.drift.ratio - 1:+.2%}{more}")
-    return f"{row.backend}, by tokens before: {'; '.join(parts)}"
+    for part in row.by_position if len(row.by_position) > 1 else ():
+        more = f", {_nats(part.kl.value)}, {part.top1.value:.1%}" if part.kl is not None and part.top1 is not None else ""
+        parts.append(f"{part.first}-{part.last} {part.drift.ratio - 1:+.1%}{more}")
+    if parts:
+        found.append(f"by tokens before: {' | '.join(parts)}")
+    return [f"{row.backend}: {'; '.join(found)}"] if found else []
 
 
 def _passed(row: Row) -> str:
