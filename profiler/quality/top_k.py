@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +67,6 @@ def load(results: Path, document: Mapping[str, Any]) -> tuple[Top | None, str | 
             return None, f"{path.name} is not the file that was written; --again makes it"
         with np.load(io.BytesIO(raw), allow_pickle=False) as found:
             ids, log_probs = found["ids"], found["log_probs"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         return None, f"{path.name} cannot be read: {error}"
     return (ids, log_probs), None
