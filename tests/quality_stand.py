@@ -13,17 +13,26 @@ from typing import Any
 
 
 def log_prob(before: int, token: int, worse: float = 0.0) -> float:
-    return -0.5 - ((before * 31 + token * 7) % 13) / 5 - worse
+    return -1.5 - ((before * 31 + token * 7) % 13) / 5 - worse
+
+
+def top(before: int, token: int, worse: float = 0.0) -> dict[int, float]:
+    """What the model knows of a place: another token is a little more probable than the given one, 30 are far less; the rest is elsewhere."""
+    given = log_prob(before, token, worse)
+    return {token + 1000: given + 0.1, token: given} | {token + 2000 + j: given - 3 - j / 10 for j in range(30)}
 
 
 GATHERING_S = 0.25
 
 
 class Stand:
-    """`way`: how it gives log-probabilities (echo | prompt_logprobs | cached | none). `worse`: nats per token. `answers`: by prompt."""
+    """`way`: how it gives log-probabilities (echo | prompt_logprobs | cached | none). `worse`: nats per token. `answers`: by prompt.
 
-    def __init__(self, way: str = "echo", worse: float = 0.0, answers: dict[str, str] | None = None) -> None:
-        self.way, self.worse, self.answers = way, worse, answers or {}
+    `allows`: of how many tokens per place, as a server may be set.
+    """
+
+    def __init__(self, way: str = "echo", worse: float = 0.0, answers: dict[str, str] | None = None, allows: int = 20) -> None:
+        self.way, self.worse, self.answers, self.allows = way, worse, answers or {}, allows
         self.asked: list[dict[str, Any]] = []
         self.url = ""
         self.breaks_at: str | None = None  # the prompt at which it begins to fail
@@ -67,14 +76,16 @@ class Stand:
         choice: dict[str, Any] = {"index": 0, "text": "x", "finish_reason": "length"}
         if "prompt_logprobs" in body:
             if self.way != "prompt_logprobs":
-                return 400, {"error": {"message": "prompt_logprobs=1 is not supported"}}
-            choice["prompt_logprobs"] = [
-                None,
-                *(
-                    {str(t): {"logprob": v, "rank": 2}, str(t + 1000): {"logprob": v + 0.1, "rank": 1}}
-                    for t, v in zip(ids[1:], values[1:], strict=True)
-                ),
-            ]
+                return 400, {"error": {"message": "prompt_logprobs is not supported"}}
+            k = body["prompt_logprobs"]
+            if k > self.allows:
+                return 400, {"error": {"message": f"prompt_logprobs of {k}, which is greater than max allowed: {self.allows}"}}
+            places: list[Any] = [None]
+            for before, token in itertools.pairwise(ids):
+                ranked = sorted(top(before, token, self.worse).items(), key=lambda one: -one[1])
+                sent = ranked[:k] + [one for one in ranked[k:] if one[0] == token]
+                places.append({str(t): {"logprob": v, "rank": ranked.index((t, v)) + 1} for t, v in reversed(sent)})
+            choice["prompt_logprobs"] = places
         if body.get("echo"):
             if self.way in ("none", "prompt_logprobs"):
                 return 400, {"error": {"message": "echo is not supported"}}

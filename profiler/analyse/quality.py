@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special
 
 QualityResult = Literal["NON-INFERIOR", "INFERIOR", "UNDECIDED"]
@@ -98,15 +99,21 @@ def drift(reference: Sequence[tuple[float, int]], variant: Sequence[tuple[float,
     if not total:
         raise ValueError("drift needs at least one scored token")
     theirs, ours = (np.array([nll for nll, _ in side], dtype=np.float64) for side in (reference, variant))
-    difference = ours - theirs
-    delta, lo, hi = float(difference.sum()) / total, None, None
-    if n >= MIN_WINDOWS:
-        drawn = np.random.default_rng([seed, n]).integers(0, n, size=(RESAMPLES, n))
-        means = difference[drawn].sum(axis=1) / tokens[drawn].sum(axis=1)
-        tail = float(special.ndtr(-math.sqrt(n / (n - 1)) * special.stdtrit(n - 1, CONFIDENCE)))
-        lo, hi = (float(np.quantile(means, q)) for q in (tail, 1 - tail))
-        lo, hi = min(lo, delta), max(hi, delta)
+    delta, lo, hi = over_windows(ours - theirs, tokens, seed)
     return Drift(n, int(total), _exp(theirs.sum() / total), _exp(ours.sum() / total), delta, lo, hi)
+
+
+def over_windows(sums: NDArray[np.float64], tokens: NDArray[np.float64], seed: int = SEED) -> tuple[float, float | None, float | None]:
+    """Mean per token of what each window sums to, and its one-sided bounds; those are None with fewer than MIN_WINDOWS windows."""
+    n = len(tokens)
+    mean = float(sums.sum()) / float(tokens.sum())
+    if n < MIN_WINDOWS:
+        return mean, None, None
+    drawn = np.random.default_rng([seed, n]).integers(0, n, size=(RESAMPLES, n))
+    means = sums[drawn].sum(axis=1) / tokens[drawn].sum(axis=1)
+    tail = float(special.ndtr(-math.sqrt(n / (n - 1)) * special.stdtrit(n - 1, CONFIDENCE)))
+    lo, hi = (float(np.quantile(means, q)) for q in (tail, 1 - tail))
+    return mean, min(lo, mean), max(hi, mean)
 
 
 def drift_verdict(found: Drift, margin: float) -> QualityVerdict:

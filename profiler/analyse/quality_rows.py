@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from profiler.analyse import quality
+from profiler.analyse import quality, quality_top
+from profiler.analyse.divergence import Estimate, PerToken, PositionDrift
 from profiler.analyse.quality import Drift, Paired, QualityResult, QualityVerdict
+from profiler.analyse.quality_top import Nearness
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,6 @@ class Row:
     passed: int | None
     examples: int | None
     drift: Drift | None
-    top1_agreement: float | None  # share of the tokens at which both find the same token most probable
     tasks: Paired | None
     lost: tuple[str, ...]  # ids of the examples that the reference passes and this one does not
     drift_verdict: QualityVerdict | None
@@ -32,16 +34,29 @@ class Row:
     verdict: QualityResult | None
     missing: Mapping[str, str]
     demonstration_only: str | None
+    kl: Estimate | None = None  # nats per token, KL(reference || variant), a lower bound: see analyse/divergence.py
+    kl_per_token: PerToken | None = None
+    top1: Estimate | None = None  # share of the tokens at which both find the same token most probable
+    by_position: tuple[PositionDrift, ...] = ()  # by the number of tokens before the scored one
 
 
 def rows(
-    documents: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] | None, drift_margin: float | None, margin: float | None
+    documents: Sequence[Mapping[str, Any]],
+    reference: Mapping[str, Any] | None,
+    drift_margin: float | None,
+    margin: float | None,
+    results: Path | None = None,
 ) -> list[Row]:
-    """`margin`: of the pass rate, `drift_margin`: of the perplexity; both shares. None: that part gets no verdict."""
-    return [_row(document, reference, drift_margin, margin) for document in documents]
+    """`margin`: of the pass rate, `drift_margin`: of the perplexity; both shares. None: that part gets no verdict.
+
+    `results`: the folder that the documents are from; without it the lists of the most probable tokens, and what needs them, are missing.
+    """
+    return [_row(document, reference, drift_margin, margin, results) for document in documents]
 
 
-def _row(document: Mapping[str, Any], reference: Mapping[str, Any] | None, drift_margin: float | None, margin: float | None) -> Row:
+def _row(
+    document: Mapping[str, Any], reference: Mapping[str, Any] | None, drift_margin: float | None, margin: float | None, results: Path | None
+) -> Row:
     missing: dict[str, str] = {}
     is_reference = reference is not None and document["key"] == reference["key"]
     windows, why = _windows(document)
@@ -51,19 +66,19 @@ def _row(document: Mapping[str, Any], reference: Mapping[str, Any] | None, drift
     if outcomes is None:
         missing["tasks"] = "no examples were asked"
     drift: Drift | None = None
-    agreement: float | None = None
+    near = Nearness()
     pairs: Paired | None = None
     lost: tuple[str, ...] = ()
     if reference is None:
-        missing["drift"] = missing["pairs"] = "there is no reference"
+        missing |= dict.fromkeys(("drift", "kl", "top1", "pairs"), "there is no reference")
     elif not is_reference:
         drift, why = _drift(document, reference)
         if why:
-            missing["drift"] = why
+            missing |= dict.fromkeys(("drift", "kl", "top1"), why)
         else:
-            agreement, why = _agreement(document["drift"], reference["drift"])
+            near, why = quality_top.nearness(document, reference, results)
             if why:
-                missing["top1_agreement"] = why
+                missing["kl"] = missing["top1"] = why
         pairs, lost, why = _pairs(document, reference)
         if why:
             missing["pairs"] = why
@@ -79,7 +94,6 @@ def _row(document: Mapping[str, Any], reference: Mapping[str, Any] | None, drift
         sum(outcomes.values()) if outcomes else None,
         len(outcomes) if outcomes else None,
         drift,
-        agreement,
         pairs,
         lost,
         drift_verdict,
@@ -87,6 +101,10 @@ def _row(document: Mapping[str, Any], reference: Mapping[str, Any] | None, drift
         _joined(drift_verdict, task_verdict, drift_margin, margin, missing) if not is_reference else None,
         missing,
         document.get("demonstration_only"),
+        near.kl,
+        near.kl_per_token,
+        near.top1,
+        near.by_position,
     )
 
 
@@ -123,13 +141,6 @@ def _drift(document: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[D
     if document["drift"]["digest"] != reference["drift"]["digest"]:
         return None, "not the same tokens as the reference's: another text, window or vocabulary"
     return quality.drift(theirs, ours), None
-
-
-def _agreement(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[float | None, str | None]:
-    if ours["top1"] is None or theirs["top1"] is None:
-        return None, ours["top1_reason"] or f"the reference: {theirs['top1_reason']}"
-    pairs = [pair for one, other in zip(ours["top1"], theirs["top1"], strict=True) for pair in zip(one, other, strict=True)]
-    return sum(a == b for a, b in pairs) / len(pairs), None
 
 
 def _outcomes(document: Mapping[str, Any]) -> dict[str, bool] | None:

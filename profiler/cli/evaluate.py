@@ -79,7 +79,8 @@ def command(results: Path, **flags: Any) -> int:
 
         dry_run(backends, tasks, results, flags)
         return 0
-    found = Evaluated(backends[0].name, margin, drift_margin, *_evaluate_all(backends, tasks, results, progress, flags))
+    documents, failed = _evaluate_all(backends, tasks, results, progress, flags)
+    found = Evaluated(backends[0].name, margin, drift_margin, documents, results, failed)
     if flags["as_json"]:
         click.echo(json.dumps(found.told(), indent=2, ensure_ascii=False, allow_nan=False))
     else:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from profiler.analyse.quality_rows import Row
 
 SHOWN_LOST = 6
+ROUNDING = 1e-6  # nats: what is less comes from 32-bit floats
+NAMES = {"kl": "KL", "top1": "top-1 agreement"}
 
 
 def show(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> None:
@@ -22,10 +24,10 @@ def show(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: Ma
     if not console.is_terminal:
         console = Console(highlight=False, width=PIPED_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("backend", "variant", "perplexity", "to the reference", "passed", "to the reference", "verdict"):
+    for heading in ("backend", "variant", "perplexity", "to the reference", "KL, top-1", "passed", "to the reference", "verdict"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "backend")
     for row in rows:
-        table.add_row(row.backend, row.variant, _perplexity(row), _drift(row), _passed(row), _pairs(row), _verdict(row))
+        table.add_row(row.backend, row.variant, _perplexity(row), _drift(row), _near(row), _passed(row), _pairs(row), _verdict(row))
     console.print(table)
     for line in notes(rows, documents, failed):
         console.print(line)
@@ -42,7 +44,7 @@ def notes(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: M
         if row.lost:
             more = f" and {len(row.lost) - SHOWN_LOST} more" if len(row.lost) > SHOWN_LOST else ""
             found.append(f"{row.backend}: the reference passes, it does not: {', '.join(row.lost[:SHOWN_LOST])}{more}")
-        found += [f"{row.backend}: no {what}: {why}" for what, why in row.missing.items() if what not in ("verdict", "top1_agreement")]
+        found += [*_distributions(row), *_missing(row)]
     found += [f"{document['backend']['name']}: {how['note']}" for document in documents if (how := document.get("determinism"))]
     found += [f"{name}: failed: {why}" for name, why in failed.items()]
     if any(row.missing.get("verdict") for row in rows if not row.is_reference):
@@ -51,6 +53,15 @@ def notes(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: M
         found.append("The built-in examples are too few to rank models: give your own with --tasks.")
     found += sorted({row.demonstration_only for row in rows if row.demonstration_only})
     return found
+
+
+def _missing(row: Row) -> list[str]:
+    """One line for all that is missing for the same reason."""
+    by_reason: dict[str, list[str]] = {}
+    for what, why in row.missing.items():
+        if what != "verdict":
+            by_reason.setdefault(why, []).append(NAMES.get(what, what))
+    return [f"{row.backend}: no {', '.join(names)}: {why}" for why, names in by_reason.items()]
 
 
 def _perplexity(row: Row) -> str:
@@ -64,8 +75,36 @@ def _drift(row: Row) -> str:
         return "?"
     lo, hi = row.drift.ratio_lo, row.drift.ratio_hi
     bounds = f" ({lo - 1:+.2%} to {hi - 1:+.2%})" if lo is not None and hi is not None else ""
-    agreement = f", top-1 {row.top1_agreement:.1%}" if row.top1_agreement is not None else ""
-    return f"{row.drift.ratio - 1:+.2%}{bounds}{agreement}"
+    return f"{row.drift.ratio - 1:+.2%}{bounds}"
+
+
+def _near(row: Row) -> str:
+    """KL in nats per token, and how often both find the same token most probable; their bounds are in the notes."""
+    if row.is_reference:
+        return "reference"
+    return "?" if row.kl is None or row.top1 is None else f"{_nats(row.kl.value)}, {row.top1.value:.1%}"
+
+
+def _nats(value: float) -> str:
+    return f"{value:.2g}" if value >= ROUNDING else f"<{ROUNDING:.0e}"
+
+
+def _distributions(row: Row) -> list[str]:
+    """The bounds of KL and agreement, and all three figures after few and after many tokens."""
+    found = []
+    if row.kl is not None and row.top1 is not None:
+        kl, top1 = row.kl, row.top1
+        if kl.lo is not None and kl.hi is not None and top1.lo is not None and top1.hi is not None:
+            found.append(f"KL {_nats(kl.lo)} to {_nats(kl.hi)} nats per token, top-1 {top1.lo:.1%} to {top1.hi:.1%}")
+        if row.kl_per_token is not None:
+            found.append(f"half of the tokens under {_nats(row.kl_per_token.p50)}, 1 % over {_nats(row.kl_per_token.p99)}")
+    parts = []
+    for part in row.by_position if len(row.by_position) > 1 else ():
+        more = f", {_nats(part.kl.value)}, {part.top1.value:.1%}" if part.kl is not None and part.top1 is not None else ""
+        parts.append(f"{part.first}-{part.last} {part.drift.ratio - 1:+.1%}{more}")
+    if parts:
+        found.append(f"by tokens before: {' | '.join(parts)}")
+    return [f"{row.backend}: {'; '.join(found)}"] if found else []
 
 
 def _passed(row: Row) -> str:

@@ -7,6 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from profiler.analyse.quality_rows import Row
 
 
@@ -18,6 +20,7 @@ class Evaluated:
     margin: float | None
     drift_margin: float | None
     documents: list[dict[str, Any]]
+    results: Path  # the folder that they are in
     failed: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -25,7 +28,7 @@ class Evaluated:
         from profiler.analyse.quality_rows import rows
 
         reference = next((document for document in self.documents if document["backend"]["name"] == self.reference), None)
-        return rows(self.documents, reference, self.drift_margin, self.margin)
+        return rows(self.documents, reference, self.drift_margin, self.margin, self.results)
 
     @property
     def proven(self) -> bool:

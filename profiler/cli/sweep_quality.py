@@ -82,7 +82,7 @@ def evaluate(
     from profiler.quality import running
 
     backends = backends_of(spec)
-    found = Evaluated(backends[0].name, spec.quality.margin, spec.quality.drift_margin, [])
+    found = Evaluated(backends[0].name, spec.quality.margin, spec.quality.drift_margin, [], results)
     left_out = [backend for backend in backends[1:] if backend.name in unmeasured]  # the reference is asked all the same
     for backend in left_out:
         found.failed[backend.name] = "not evaluated: none of its cells could be measured"

@@ -16,6 +16,7 @@ from profiler.errors import EngineError
 from profiler.records import Endpoint
 
 TIMEOUT_S = 300.0
+TOP_K = 20  # what vLLM allows by itself (--max-logprobs)
 
 
 class NotGiven(EngineError):
@@ -28,7 +29,8 @@ class Scored:
 
     log_probs: tuple[float, ...]
     source: str  # "echo" | "prompt_logprobs"
-    top1: tuple[int, ...] | None  # the most probable token at each of these places; None where the server does not say
+    top: tuple[tuple[tuple[int, float], ...], ...] | None = None  # at each of these places (token, log-probability), best first
+    no_top: str | None = None  # why there is no `top`
 
 
 class Asker:
@@ -36,35 +38,53 @@ class Asker:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._source: str | None = None
+        self._way: tuple[str, int] | None = None
+        self._refused: dict[tuple[str, int], str] = {}
 
     def score(self, token_ids: Sequence[int]) -> Scored:
-        """Raises NotGiven where the server has no log-probabilities of a prompt, EngineError where it fails."""
-        ways = [self._source] if self._source else ["prompt_logprobs", "echo"]
+        """Raises NotGiven where the server has no log-probabilities of a prompt, EngineError where it fails.
+
+        A server that is set to fewer than TOP_K gives those of the given tokens alone: a shorter list would be another KL.
+        """
+        ways = [self._way] if self._way else [("prompt_logprobs", TOP_K), ("prompt_logprobs", 1), ("echo", 1)]
         refusals = []
-        for source in ways:
+        for way in ways:
+            source, k = way
             try:
-                found, top1 = self._prompt_logprobs(token_ids) if source == "prompt_logprobs" else (self._echo(token_ids), None)
+                found, top = self._prompt_logprobs(token_ids, k) if source == "prompt_logprobs" else (self._echo(token_ids), None)
             except NotGiven as error:
+                self._refused[way] = error.message
                 refusals.append(f"{source}: {error.message}")
                 continue
-            self._source = source
-            return Scored(found, source, top1)
-        raise NotGiven("; ".join(refusals))
+            self._way = way
+            return Scored(found, source, top, None if top else self._no_top(source))
+        raise NotGiven("; ".join(dict.fromkeys(refusals)))
 
-    def _prompt_logprobs(self, token_ids: Sequence[int]) -> tuple[tuple[float, ...], tuple[int, ...]]:
-        """The most probable token of each place and, where it is another one, the given token."""
-        body = {"prompt": list(token_ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
+    def _no_top(self, source: str) -> str:
+        if source == "echo":
+            return "the server gives the log-probability of the given token only"
+        return f"the server does not give {TOP_K} per place: {self._refused.get((source, TOP_K), 'no reason')}"
+
+    def _prompt_logprobs(
+        self, token_ids: Sequence[int], k: int
+    ) -> tuple[tuple[float, ...], tuple[tuple[tuple[int, float], ...], ...] | None]:
+        """Each place has its `k` most probable tokens and, where it is none of them, the given one."""
+        body = {"prompt": list(token_ids), "max_tokens": 1, "temperature": 0, "prompt_logprobs": k}
         choice = self._choice("/completions", body)
         given = choice.get("prompt_logprobs")
         if not isinstance(given, list) or len(given) != len(token_ids):
             raise NotGiven("the answer has none")
         try:
             found = [entry[str(token)]["logprob"] for entry, token in zip(given[1:], token_ids[1:], strict=True)]
-            top1 = tuple(int(max((of["logprob"], token) for token, of in entry.items())[1]) for entry in given[1:])
-        except (KeyError, TypeError, ValueError):
+            ranked = [sorted((-of["logprob"], int(token)) for token, of in entry.items())[:k] for entry in given[1:]]
+        except (KeyError, TypeError, ValueError, AttributeError):
             raise NotGiven("the answer has not those of the tokens that were sent") from None
-        return _checked(found), top1
+        log_probs = _checked(found)
+        if k < TOP_K:
+            return log_probs, None
+        if any(len(place) < k for place in ranked):
+            raise NotGiven(f"the answer has fewer than {k} tokens at a place")
+        return log_probs, tuple(tuple((token, min(0.0, -x)) for x, token in place) for place in ranked)
 
     def _echo(self, token_ids: Sequence[int]) -> tuple[float, ...]:
         body = {"prompt": list(token_ids), "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}

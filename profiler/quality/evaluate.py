@@ -13,12 +13,16 @@ from profiler.quality.tasks import Example, Tasks
 from profiler.quality.windows import Windows
 from profiler.records import Endpoint
 
-NO_KL = "not computed: needs the log-probabilities of the top tokens, which are not asked yet"
-NO_TOP1 = "the server gives the log-probability of the given token only"
+KeepTop = Callable[[list[list[int]], list[list[float]]], dict[str, Any]]  # ids and log-probabilities -> what top_k.keep returns
 
 
-def drift_part(asker: Asker, windows: Windows, progress: Callable[[str], None], at_once: int = 1) -> dict[str, Any]:
-    """What the document says of the text: per window the log-probability of each token in nats, or why there are none."""
+def drift_part(
+    asker: Asker, windows: Windows, progress: Callable[[str], None], keep_top: KeepTop, at_once: int = 1
+) -> dict[str, Any]:
+    """What the document says of the text: per window the log-probability of each token in nats, or why there are none.
+
+    `keep_top` puts the most probable tokens of all places into a file of their own, where the server gives them.
+    """
     part: dict[str, Any] = {
         "text": windows.name,
         "digest": windows.digest,
@@ -26,22 +30,25 @@ def drift_part(asker: Asker, windows: Windows, progress: Callable[[str], None], 
         "source": None,
         "windows": None,
         "reason": None,
-        "kl": None,
-        "kl_reason": NO_KL,
-        "top1": None,
-        "top1_reason": NO_TOP1,
+        "top": None,
+        "top_reason": None,
     }
-    found, top1 = [], []
+    found: list[list[float]] = []
+    ids: list[list[int]] = []
+    log_probs: list[list[float]] = []
     try:
         for k, scored in enumerate(each(windows.tokens, asker.score, at_once), 1):
             progress(f"window {k} of {len(windows.tokens)}")
             found.append([round(x, 6) for x in scored.log_probs])
-            part["source"] = scored.source
-            if scored.top1 is not None:
-                top1.append(list(scored.top1))
+            part |= {"source": scored.source, "top_reason": scored.no_top}
+            for place in scored.top or ():
+                ids.append([token for token, _ in place])
+                log_probs.append([x for _, x in place])
     except NotGiven as error:
-        return part | {"source": None, "reason": f"the server gives no log-probabilities of a prompt: {error.message}"}
-    return part | {"windows": found} | ({"top1": top1, "top1_reason": None} if top1 else {})
+        why = f"the server gives no log-probabilities of a prompt: {error.message}"
+        return part | {"source": None, "reason": why, "top_reason": why}
+    part["windows"] = found
+    return part | {"top": {"source": "prompt_logprobs", **keep_top(ids, log_probs)}} if ids else part
 
 
 def tasks_part(
@@ -108,6 +115,7 @@ def evaluate(
     progress: Callable[[str], None],
     so_far: dict[str, Any],
     keep: Callable[[dict[str, Any]], None],
+    keep_top: KeepTop,
     at_once: int | None = None,
 ) -> dict[str, Any]:
     """The parts of a document that come from asking. Raises EngineError when the server fails.
@@ -122,7 +130,7 @@ def evaluate(
     found_out = so_far["load"]["determinism"]
     many = at_once or (found_out["parallel"] if found_out else 1)
     if "drift" not in so_far:
-        so_far["drift"] = drift_part(asker, windows, progress, many)
+        so_far["drift"] = drift_part(asker, windows, progress, keep_top, many)
         keep(so_far)
     found = so_far.setdefault("examples", [])
     done = tasks_part(asker, tasks, tokenizer_json, progress, found, lambda: keep(so_far), many)

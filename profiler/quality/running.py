@@ -14,7 +14,7 @@ from profiler import __version__
 from profiler.engines import registry
 from profiler.errors import ProfilerError, SpecError
 from profiler.machine.needs import unmet
-from profiler.quality import documents, windows
+from profiler.quality import asking, documents, ir_logits, top_k, windows
 from profiler.quality.effort import effort
 from profiler.quality.evaluate import evaluate
 
@@ -126,7 +126,7 @@ def key_of(backend: BackendSpec, variant: Variant, what: Asked, made_at: str) ->
     many = [f"{what.at_once} at once"] if (what.at_once or 1) > 1 else []  # one by one changes nothing, and neither does what was found so
     ours = what.model.content_hash if what.model else f"none, slm-profiler {__version__}"  # an engine of ours may serve no model
     weights = made_at if backend.engine == "openai" else ours
-    return documents.key_of(served, weights, [what.text.digest, what.tasks.digest, *many])
+    return documents.key_of(served, weights, [what.text.digest, what.tasks.digest, f"top {asking.TOP_K}", *many])
 
 
 def _ask(
@@ -157,9 +157,11 @@ def _ask(
             lambda line: tell.live(f"{backend.name}: {line}"),
             so_far,
             keep,
+            lambda ids, log_probs: top_k.keep(results, key, ids, log_probs),
             what.at_once,
         )
         start = {"start_ids": so_far["starts"], "command": list(running.command), "versions": dict(running.versions)}
+    parts["drift"] = ir_logits.added(parts["drift"], backend, variant, what.text, results, key, tell.working)
     needed = effort(what.text.tokens, what.tasks, what.at_once)
     return {"start": start, "effort": {"asked_s": so_far.get("asked_s"), **needed}, **parts}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import itertools
 import json
 import math
@@ -10,9 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from quality_stand import Stand, log_prob, standing
+from quality_stand import Stand, log_prob, standing, top
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from profiler.cli.main import cli
@@ -42,6 +45,7 @@ def stands(folder: Path) -> Iterator[dict[str, Stand]]:
         "noised": Stand("echo", worse=0.1, answers=dict.fromkeys(list(right)[:40], "yes")),
         "mute": Stand("none", answers=right),
         "twin": Stand("prompt_logprobs", answers=right),
+        "faint": Stand("prompt_logprobs", worse=0.3, answers=right),
     }
     with ExitStack() as stack:
         for name, stand in made.items():
@@ -88,7 +92,14 @@ def test_what_is_stored_holds_each_log_probability_and_where_it_came_from(folder
     document = next(one for one in kept if one["backend"]["name"] == "copy")
     assert document["format"] == "slm-profiler-quality" and document["machine"]["machine_id"] and len(document["start"]["start_ids"]) == 1
     assert [len(window) for window in document["drift"]["windows"]] == [127] * 12
-    assert document["drift"]["kl"] is None and document["drift"]["kl_reason"]
+    assert document["drift"]["top"] is None and "given token only" in document["drift"]["top_reason"]
+    full = next(one for one in kept if one["backend"]["name"] == "full")["drift"]["top"]
+    raw = (folder / "results" / "quality" / full["file"]).read_bytes()
+    assert (full["k"], full["source"], full["sha256"]) == (20, "prompt_logprobs", hashlib.sha256(raw).hexdigest())
+    arrays = np.load(io.BytesIO(raw))
+    assert arrays["ids"].shape == arrays["log_probs"].shape == (12 * 127, 20)
+    assert (arrays["ids"].dtype, arrays["log_probs"].dtype) == (np.int32, np.float32)
+    assert (np.diff(arrays["log_probs"], axis=1) <= 0).all(), "best first"
     assert len(document["tasks"]["examples"]) == 60 and document["tasks"]["bad_lines"][0].startswith("line 61")
 
 
@@ -97,10 +108,46 @@ def test_without_a_margin_there_are_figures_and_no_verdict(folder: Path, stands:
     assert done.return_value == 0 and "No verdict without a margin" in done.output and "+10.52%" in done.output
 
 
-def test_top_1_agreement_where_both_say_it(folder: Path, stands: dict[str, Stand]) -> None:
-    rows = json.loads(evaluate(folder, "--json", names=("full", "copy", "twin")).stdout)["variants"]
-    assert rows[1]["top1_agreement"] is None and "given token only" in rows[1]["missing"]["top1_agreement"]
-    assert rows[2]["top1_agreement"] == 1.0
+def test_kl_and_top_1_agreement_where_both_say_them(folder: Path, stands: dict[str, Stand]) -> None:
+    rows = json.loads(evaluate(folder, "--json", names=("full", "copy", "twin", "faint")).stdout)["variants"]
+    assert rows[1]["kl"] is None and "given token only" in rows[1]["missing"]["kl"] and "given token only" in rows[1]["missing"]["top1"]
+    assert rows[2]["kl"]["value"] == 0 and rows[2]["top1"] == {"value": 1.0, "lo": 1.0, "hi": 1.0, "windows": 12, "tokens": 12 * 127}
+    ids = [WORDS.index(word) for word in TEXT.split()]
+    pairs = [pair for k in range(12) for pair in itertools.pairwise(ids[k * 128 : (k + 1) * 128])]
+
+    def kl(before: int, token: int) -> float:
+        """All tokens the same 0.3 nats less probable, so that what they lose is in the rest."""
+        best = sorted(top(before, token).values(), reverse=True)[:20]
+        rest = 1 - sum(math.exp(x) for x in best)
+        return sum(math.exp(x) * 0.3 for x in best) + rest * math.log(rest / (1 - sum(math.exp(x - 0.3) for x in best)))
+
+    expected = sum(kl(a, b) for a, b in pairs) / len(pairs)
+    assert rows[3]["kl"]["value"] == pytest.approx(expected, rel=1e-4) and rows[3]["kl"]["lo"] < expected < rows[3]["kl"]["hi"]
+    assert rows[3]["kl_per_token"]["largest"] == pytest.approx(max(kl(a, b) for a, b in pairs), rel=1e-4)
+    positions = rows[3]["by_position"]
+    assert [(one["first"], one["last"], one["drift"]["tokens"]) for one in positions] == [
+        (1, 15, 12 * 15),
+        (16, 31, 12 * 16),
+        (32, 63, 12 * 32),
+        (64, 127, 12 * 64),
+    ]
+    assert all(one["drift"]["delta_nll"] == pytest.approx(0.3) and one["top1"]["value"] == 1 for one in positions)
+    assert rows[1]["by_position"][0]["kl"] is None and rows[1]["by_position"][0]["drift"]["delta_nll"] == pytest.approx(0)
+
+
+def test_the_table_has_kl_agreement_and_the_parts_of_the_windows(folder: Path, stands: dict[str, Stand]) -> None:
+    shown = evaluate(folder, names=("full", "faint", "copy")).output
+    assert ", 100.0%" in shown and "top-1 100.0% to 100.0%" in shown and "by tokens before: 1-15 +35.0%, 0." in " ".join(shown.split())
+    assert "copy: no KL, top-1 agreement: the server gives the log-probability of the given token only" in " ".join(shown.split())
+
+
+def test_a_file_of_the_top_tokens_that_was_changed_is_not_believed(folder: Path, stands: dict[str, Stand], monkeypatch: Any) -> None:
+    from profiler.quality import top_k
+
+    real = top_k.keep
+    monkeypatch.setattr(top_k, "keep", lambda *given: real(*given) | {"sha256": "0" * 64})
+    row = json.loads(evaluate(folder, "--json", names=("full", "twin")).stdout)["variants"][1]
+    assert row["kl"] is None and "not the file that was written" in row["missing"]["kl"] and row["drift"] is not None
 
 
 def test_one_that_was_broken_off_goes_on(folder: Path, stands: dict[str, Stand], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +162,7 @@ def test_one_that_was_broken_off_goes_on(folder: Path, stands: dict[str, Stand],
     again = [body["messages"][0]["content"] for body in stand.asked if "messages" in body]
     assert set(again) == {f"question {k}" for k in range(20, 60)}, "of the first time some may still be under way"
     assert not [body for body in stand.asked if body.get("echo")], "the text was asked before"
-    (kept,) = (folder / "results" / "quality").iterdir()
+    (kept,) = (folder / "results" / "quality").glob("*.json")
     document = json.loads(kept.read_text())
     assert len(document["tasks"]["examples"]) == 60 and len(document["start"]["start_ids"]) == 2
 

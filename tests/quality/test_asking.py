@@ -6,7 +6,7 @@ import itertools
 from urllib.parse import urlsplit
 
 import pytest
-from quality_stand import Stand, log_prob, standing
+from quality_stand import Stand, log_prob, standing, top
 
 from profiler.errors import EngineError
 from profiler.quality.asking import Asker, NotGiven
@@ -26,11 +26,27 @@ def test_both_ways_give_the_log_probability_of_each_token(way: str) -> None:
         found = asker.score(IDS)
         assert found.source == way
         assert found.log_probs == pytest.approx([log_prob(a, b) for a, b in itertools.pairwise(IDS)])
-        assert found.top1 == (tuple(token + 1000 for token in IDS[1:]) if way == "prompt_logprobs" else None)
+        if way == "echo":
+            assert found.top is None and "given token only" in str(found.no_top)
+        else:
+            assert found.no_top is None and found.top is not None
+            oracle = [sorted(top(a, b).items(), key=lambda one: -one[1])[:20] for a, b in itertools.pairwise(IDS)]
+            assert [[token for token, _ in place] for place in found.top] == [[token for token, _ in place] for place in oracle]
+            assert [x for place in found.top for _, x in place] == pytest.approx([x for place in oracle for _, x in place])
         before = len(stand.asked)
         asker.score(IDS)
         assert len(stand.asked) == before + 1, "the way is found once"
         assert all(body["temperature"] == 0 for body in stand.asked)
+
+
+def test_a_server_that_is_set_to_fewer_gives_the_given_tokens_and_says_why_no_more() -> None:
+    with standing(Stand("prompt_logprobs", allows=5)) as stand:
+        asker = Asker(endpoint(stand))
+        for _ in range(2):
+            found = asker.score(IDS)
+            assert found.source == "prompt_logprobs" and found.top is None and "max allowed: 5" in str(found.no_top)
+            assert found.log_probs == pytest.approx([log_prob(a, b) for a, b in itertools.pairwise(IDS)])
+    assert [body["prompt_logprobs"] for body in stand.asked] == [20, 1, 1]
 
 
 def test_a_server_without_is_named_with_its_reasons() -> None:
