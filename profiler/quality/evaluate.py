@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from profiler.quality import scorers
+from profiler.quality import scorers, tool_asking
 from profiler.quality.asking import Asker, NotGiven
 from profiler.quality.tasks import Example, Tasks
 from profiler.quality.windows import Windows
@@ -67,6 +67,7 @@ def tasks_part(
 
 
 def _one(asker: Asker, example: Example, tokenizer_json: Path | None) -> dict[str, Any]:
+    more: dict[str, Any] = {}
     try:
         if example.scorer == "choice":
             if tokenizer_json is None:
@@ -74,12 +75,15 @@ def _one(asker: Asker, example: Example, tokenizer_json: Path | None) -> dict[st
             sums = choice_sums(asker, example, tokenizer_json)
             result = scorers.choose(example, sums)
             answer: Any = dict(zip(example.choices, sums, strict=True))
+        elif example.scorer == "tool-call":
+            asked = tool_asking.ask(asker, example)
+            result, answer, more = asked.score, asked.answer, {"way": asked.way, "text": asked.text}
         else:
             answer = asker.answer(example.prompt, example.max_tokens, chat=example.chat)
             result = scorers.score(example, answer)
     except NotGiven as error:
         return {"passed": None, "answer": None, "reason": error.message, "flaw": False}
-    return {"passed": result.passed, "answer": answer, "reason": result.reason, "flaw": result.flaw}
+    return {"passed": result.passed, "answer": answer, "reason": result.reason, "flaw": result.flaw, **more}
 
 
 def choice_sums(asker: Asker, example: Example, tokenizer_json: Path) -> list[float]:
