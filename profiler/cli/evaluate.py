@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ BACKENDS = ("openvino-xeon-bf16", "openvino-xeon-int8", "openvino-xeon-int4")
 @click.option("--reference", shell_complete=complete.backends, help="The backend the others are compared with.  [default: the first]")
 @click.option("--text", type=click.Path(path_type=Path), help="Text file for the perplexity.  [default: one of ours, 1,658 words]")
 @click.option("--tasks", type=click.Path(path_type=Path), help="JSON lines of examples.  [default: 24 of ours, too few to rank models]")
+@click.option("--harness", metavar="TASKS", help="Tasks of lm-evaluation-harness: names, YAML files or folders, with commas between.")
+@click.option("--harness-limit", type=click.IntRange(1), metavar="N", help="Of each of these the first N questions.")
 @click.option("--margin", metavar="SHARE", help="How far the pass rate may fall, e.g. 5%. Without it examples get no verdict.")
 @click.option("--drift-margin", metavar="SHARE", help="How far the perplexity may rise, e.g. 2%. Without it drift gets no verdict.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Folder with tokenizer.json, where no backend loads a model here.")
@@ -70,6 +72,7 @@ def command(results: Path, **flags: Any) -> int:
     tasks, progress = examples.read(flags["tasks"]), Progress(len(backends))
     for line in tasks.bad_lines:
         progress.note(f"{flags['tasks']}: {line}; left out")
+    tasks = _with_harness(tasks, progress, flags)
     documents, failed = _evaluate_all(backends, tasks, results, progress, flags)
     reference = next((document for document in documents if document["backend"]["name"] == backends[0].name), None)
     table = rows(documents, reference, drift_margin, margin)
@@ -169,7 +172,7 @@ def _one(
         raise ProfilerError(f"cannot run here: {'; '.join(problems)}", hint="`profile list backends` shows those that can")
     variant = engine.prepare(model, backend, progress.working, split_pip_args(flags["pip_args"]))
     made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    asked = [text.digest, tasks.digest]
+    asked = [text.digest, tasks.asked]
     served = [machine["machine_id"], backend.name, backend.engine, backend.options, variant.env_hash, variant.variant_id]
     # What runs behind somebody else's endpoint may change under the same name: it is asked again every time.
     key = documents.key_of(served, model.content_hash if model else made_at, asked)
@@ -224,3 +227,16 @@ def _demonstration(model: LocalModel | None) -> str | None:
     if model is None or model.base_precision in ("bf16", "fp16", "f32"):
         return None
     return f"demonstration only: the weights were dequantised from {model.base_precision}, so a quantized variant is quantized twice"
+
+
+def _with_harness(tasks: Tasks, progress: Progress, flags: dict[str, Any]) -> Tasks:
+    """Loads the tasks before any server starts: a wrong name is said at once. Raises SpecError."""
+    from profiler.cli.engines import split_pip_args
+    from profiler.quality import lm_eval
+
+    if flags["harness"] is None:
+        if flags["harness_limit"] is not None:
+            raise SpecError("--harness-limit: without --harness there is nothing to limit", hint="give --harness TASK")
+        return tasks
+    read = lm_eval.read(flags["harness"], flags["harness_limit"], progress.working, split_pip_args(flags["pip_args"]))
+    return replace(tasks, harness=read)

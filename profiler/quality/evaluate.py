@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from profiler.quality import scorers, tool_asking
+from profiler.quality import lm_eval, scorers, tool_asking
 from profiler.quality.asking import Asker, NotGiven
 from profiler.quality.tasks import Example, Tasks
 from profiler.quality.windows import Windows
@@ -111,7 +111,7 @@ def evaluate(
     so_far: dict[str, Any],
     keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """The `drift` and `tasks` parts of a document. Raises EngineError when the server fails.
+    """The `drift`, `tasks` and `harness` parts of a document. Raises EngineError when the server fails.
 
     `so_far`: what an evaluation that was broken off had kept ({} at first); `keep` is called with it as it grows.
     """
@@ -121,4 +121,7 @@ def evaluate(
         keep(so_far)
     found = so_far.setdefault("examples", [])
     done = tasks_part(asker, tasks, tokenizer_json, progress, found, lambda: keep(so_far))
-    return {"drift": so_far["drift"], "tasks": done}
+    if "harness" not in so_far:
+        so_far |= lm_eval.part(tasks.harness, endpoint, tokenizer_json, progress)
+        keep(so_far)
+    return {"drift": so_far["drift"], "tasks": done, **{key: value for key, value in so_far.items() if key.startswith("harness")}}

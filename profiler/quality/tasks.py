@@ -10,11 +10,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import TYPE_CHECKING, Any, BinaryIO, get_args
 
 from profiler.errors import SpecError, did_you_mean
 from profiler.quality import json_schema, tool_calls
 from profiler.quality.scorers import Scorer
+
+if TYPE_CHECKING:
+    from profiler.quality.lm_eval import Harness
 
 BUILT_IN = Path(__file__).parent / "data" / "starter.jsonl"
 MAX_TOKENS = 64
@@ -46,6 +49,12 @@ class Tasks:
     examples: tuple[Example, ...]
     bad_lines: tuple[str, ...] = field(default=())  # "line 3: why"
     digest: str = ""  # of the file, and of the scorers it names
+    harness: Harness | None = None  # tasks of lm-evaluation-harness that are asked beside them
+
+    @property
+    def asked(self) -> str:
+        """What an evaluation's key depends on; `digest` says whether two were asked the same examples."""
+        return self.digest if self.harness is None else f"{self.digest}+{self.harness.key}"
 
     @property
     def too_small(self) -> bool:
