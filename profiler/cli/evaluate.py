@@ -61,7 +61,7 @@ def command(results: Path, **flags: Any) -> int:
     profile evaluate --model ./my-model --backend vllm-cuda-bf16 --backend vllm-cuda-fp8 --tasks mine.jsonl --margin 3%
     """
     from profiler.analyse.quality_rows import rows
-    from profiler.cli import evaluate_show
+    from profiler.cli import evaluate_show, harness_show
     from profiler.cli.progress import Progress
     from profiler.quality import tasks as examples
 
@@ -78,6 +78,8 @@ def command(results: Path, **flags: Any) -> int:
     table = rows(documents, reference, drift_margin, margin)
     if flags["as_json"]:
         report = {"reference": backends[0].name, "margin": margin, "drift_margin": drift_margin, "failed": failed}
+        if tasks.harness:
+            report["harness"] = harness_show.as_json(documents)
         click.echo(json.dumps(report | {"variants": [asdict(row) for row in table]}, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         evaluate_show.show(table, documents, failed)
