@@ -125,12 +125,15 @@ def _run(python: Path, question: dict[str, Any], specs: Sequence[str], folder: P
                     seen = _tell(log, seen, progress)
         finally:
             child.stop(grace_s=1.0)
-    if child.process.returncode == 0 and out.is_file():
-        found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-        return found
     lines = [line for line in _text(log).splitlines() if line.strip() and not line.startswith("progress: ")]
-    reason = lines[-1].strip() if lines else f"it ended with exit code {child.process.returncode}"
-    return Failed(child.process.returncode, reason[:500], "\n".join(lines[-LOG_LINES:]))
+    code, tail = child.process.returncode, "\n".join(lines[-LOG_LINES:])
+    if code != 0:
+        return Failed(code, lines[-1].strip()[:500] if lines else f"it ended with exit code {code}", tail)
+    try:
+        found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Failed(code, "it ended without a result", tail)
+    return found
 
 
 def _text(log: Path) -> str:
