@@ -99,6 +99,12 @@ ENVIRONMENTS: Mapping[str, EnvironmentSpec] = {
         pins=("llmcompressor==0.14.0.1", "compressed-tensors==0.19.0", "transformers==5.17.0", "accelerate==1.15.0"),
         check_imports=("torch", "llmcompressor"),
     ),
+    "lm-eval": EnvironmentSpec(
+        name="lm-eval",
+        # Asks servers over HTTP: no PyTorch. transformers only for the tokenizer, so that contexts can be counted in tokens.
+        pins=("lm_eval[api]==0.4.13", "transformers==5.17.0", "datasets==5.2.0", "evaluate==0.4.6"),
+        check_imports=("lm_eval.evaluator", "lm_eval.models.openai_completions", "transformers"),
+    ),
     "vllm-cuda": EnvironmentSpec(
         name="vllm-cuda",
         pins=("vllm==0.32.0",),

@@ -36,6 +36,8 @@ BACKENDS = ("openvino-xeon-bf16", "openvino-xeon-int8", "openvino-xeon-int4")
 @click.option("--reference", shell_complete=complete.backends, help="The backend the others are compared with.  [default: the first]")
 @click.option("--text", type=click.Path(path_type=Path), help="Text file for the perplexity.  [default: one of ours, 1,658 words]")
 @click.option("--tasks", type=click.Path(path_type=Path), help="JSON lines of examples.  [default: 24 of ours, too few to rank models]")
+@click.option("--harness", metavar="TASKS", help="Tasks of lm-evaluation-harness: names, YAML files or folders, with commas between.")
+@click.option("--harness-limit", type=click.IntRange(1), metavar="N", help="Of each of these the first N questions.")
 @click.option("--margin", metavar="SHARE", help="How far the pass rate may fall, e.g. 5%. Without it examples get no verdict.")
 @click.option("--drift-margin", metavar="SHARE", help="How far the perplexity may rise, e.g. 2%. Without it drift gets no verdict.")
 @click.option(
@@ -63,6 +65,7 @@ def command(results: Path, **flags: Any) -> int:
     profile evaluate --drift-margin 2% --margin 5%
     profile evaluate --model ./my-model --backend vllm-cuda-bf16 --backend vllm-cuda-fp8 --tasks mine.jsonl --margin 3%
     """
+    from profiler.cli import harness_show
     from profiler.cli.evaluated import Evaluated
     from profiler.cli.progress import Progress
     from profiler.quality import tasks as examples
@@ -74,6 +77,7 @@ def command(results: Path, **flags: Any) -> int:
     tasks, progress = examples.read(flags["tasks"]), Progress(len(backends))
     for line in tasks.bad_lines:
         progress.note(f"{flags['tasks']}: {line}; left out")
+    tasks = _with_harness(tasks, progress, flags)
     if flags["dry_run"]:
         from profiler.cli.evaluate_ahead import dry_run
 
@@ -82,7 +86,8 @@ def command(results: Path, **flags: Any) -> int:
     documents, failed = _evaluate_all(backends, tasks, results, progress, flags)
     found = Evaluated(backends[0].name, margin, drift_margin, documents, results, failed)
     if flags["as_json"]:
-        click.echo(json.dumps(found.told(), indent=2, ensure_ascii=False, allow_nan=False))
+        harness = {"harness": harness_show.as_json(documents)} if tasks.harness else {}
+        click.echo(json.dumps(found.told() | harness, indent=2, ensure_ascii=False, allow_nan=False))
     else:
         found.show()
     if not found.documents:
@@ -131,3 +136,16 @@ def _evaluate_all(
     what = replace(what, pip_args=tuple(split_pip_args(flags["pip_args"])), at_once=flags["parallel"])
     with TemporaryDirectory(prefix="slm-profiler-") as work:
         return running.evaluate_all(backends, what, results, Path(work), progress, again=flags["again"])
+
+
+def _with_harness(tasks: Tasks, progress: Progress, flags: dict[str, Any]) -> Tasks:
+    """Loads the tasks before any server starts: a wrong name is said at once. Raises SpecError."""
+    from profiler.cli.engines import split_pip_args
+    from profiler.quality import lm_eval
+
+    if flags["harness"] is None:
+        if flags["harness_limit"] is not None:
+            raise SpecError("--harness-limit: without --harness there is nothing to limit", hint="give --harness TASK")
+        return tasks
+    read = lm_eval.read(flags["harness"], flags["harness_limit"], progress.working, split_pip_args(flags["pip_args"]))
+    return replace(tasks, harness=read)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from profiler.cli import harness_show
 from profiler.cli.planning import PIPED_WIDTH
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def show(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: Ma
     for row in rows:
         table.add_row(row.backend, row.variant, _perplexity(row), _drift(row), _near(row), _passed(row), _pairs(row), _verdict(row))
     console.print(table)
+    harness_show.show(console, documents)
     for line in notes(rows, documents, failed):
         console.print(line)
 

@@ -102,6 +102,10 @@ class Asker:
         choice = self._choice("/chat/completions", {**body, "messages": [{"role": "user", "content": prompt}]})
         return str(choice["message"]["content"] or "")
 
+    def chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The first choice of a chat completion as the server gave it, greedy. Raises EngineError."""
+        return self._choice("/chat/completions", {"temperature": 0, **body})
+
     def _choice(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         raw = json.dumps({"model": self.endpoint.model, **body}).encode()
         try:

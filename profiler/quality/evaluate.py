@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from profiler.quality import determinism, scorers
+from profiler.quality import determinism, lm_eval, scorers, tool_asking
 from profiler.quality.asking import Asker, NotGiven
 from profiler.quality.parallel import each
 from profiler.quality.tasks import Example, Tasks
@@ -16,9 +16,7 @@ from profiler.records import Endpoint
 KeepTop = Callable[[list[list[int]], list[list[float]]], dict[str, Any]]  # ids and log-probabilities -> what top_k.keep returns
 
 
-def drift_part(
-    asker: Asker, windows: Windows, progress: Callable[[str], None], keep_top: KeepTop, at_once: int = 1
-) -> dict[str, Any]:
+def drift_part(asker: Asker, windows: Windows, progress: Callable[[str], None], keep_top: KeepTop, at_once: int = 1) -> dict[str, Any]:
     """What the document says of the text: per window the log-probability of each token in nats, or why there are none.
 
     `keep_top` puts the most probable tokens of all places into a file of their own, where the server gives them.
@@ -76,6 +74,7 @@ def tasks_part(
 
 
 def _one(asker: Asker, example: Example, tokenizer_json: Path | None) -> dict[str, Any]:
+    more: dict[str, Any] = {}
     try:
         if example.scorer == "choice":
             if tokenizer_json is None:
@@ -83,12 +82,15 @@ def _one(asker: Asker, example: Example, tokenizer_json: Path | None) -> dict[st
             sums = choice_sums(asker, example, tokenizer_json)
             result = scorers.choose(example, sums)
             answer: Any = dict(zip(example.choices, sums, strict=True))
+        elif example.scorer == "tool-call":
+            asked = tool_asking.ask(asker, example)
+            result, answer, more = asked.score, asked.answer, {"way": asked.way, "text": asked.text}
         else:
             answer = asker.answer(example.prompt, example.max_tokens, chat=example.chat)
             result = scorers.score(example, answer)
     except NotGiven as error:
         return {"passed": None, "answer": None, "reason": error.message, "flaw": False}
-    return {"passed": result.passed, "answer": answer, "reason": result.reason, "flaw": result.flaw}
+    return {"passed": result.passed, "answer": answer, "reason": result.reason, "flaw": result.flaw, **more}
 
 
 def choice_sums(asker: Asker, example: Example, tokenizer_json: Path) -> list[float]:
@@ -134,4 +136,8 @@ def evaluate(
         keep(so_far)
     found = so_far.setdefault("examples", [])
     done = tasks_part(asker, tasks, tokenizer_json, progress, found, lambda: keep(so_far), many)
-    return {**so_far["load"], "drift": so_far["drift"], "tasks": done}
+    if "harness" not in so_far:
+        so_far |= lm_eval.part(tasks.harness, endpoint, tokenizer_json, progress)
+        keep(so_far)
+    harness = {key: value for key, value in so_far.items() if key.startswith("harness")}
+    return {**so_far["load"], "drift": so_far["drift"], "tasks": done, **harness}

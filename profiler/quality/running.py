@@ -126,7 +126,7 @@ def key_of(backend: BackendSpec, variant: Variant, what: Asked, made_at: str) ->
     many = [f"{what.at_once} at once"] if (what.at_once or 1) > 1 else []  # one by one changes nothing, and neither does what was found so
     ours = what.model.content_hash if what.model else f"none, slm-profiler {__version__}"  # an engine of ours may serve no model
     weights = made_at if backend.engine == "openai" else ours
-    return documents.key_of(served, weights, [what.text.digest, what.tasks.digest, f"top {asking.TOP_K}", *many])
+    return documents.key_of(served, weights, [what.text.digest, what.tasks.asked, f"top {asking.TOP_K}", *many])
 
 
 def _ask(

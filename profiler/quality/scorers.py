@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from profiler.quality import json_schema
+from profiler.quality import bounded, json_schema
 
 if TYPE_CHECKING:
     from profiler.quality.tasks import Example
 
-Scorer = Literal["exact", "regex", "numeric", "choice", "json-schema", "python"]
+Scorer = Literal["exact", "regex", "numeric", "choice", "json-schema", "tool-call", "python"]
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
 _FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?```\Z", re.DOTALL)
 RELATIVE = 1e-6  # two numbers are the same up to this
@@ -52,7 +52,10 @@ def exact(expected: str, answer: str) -> Score:
 
 def regex(expected: str, answer: str) -> Score:
     """The pattern occurs in the answer, upper or lower case."""
-    return Score(True) if re.search(expected, answer, re.IGNORECASE) else Score(False, "the pattern does not occur")
+    try:
+        return Score(True) if bounded.search(expected, answer) else Score(False, "the pattern does not occur")
+    except bounded.NoAnswer as error:
+        return Score(False, str(error), flaw=True)
 
 
 def numeric(expected: float, answer: str) -> Score:

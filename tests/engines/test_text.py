@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from profiler.engines.server import wire
 from profiler.engines.server.http11 import BadRequest
 from profiler.engines.server.text import Decoder, Text
 
@@ -74,3 +75,45 @@ def test_chat_template(tmp_path, bytewise):
 def test_a_template_that_refuses_or_misbehaves_is_a_bad_request(tmp_path, bytewise, template):
     with pytest.raises(BadRequest):
         folder(tmp_path, bytewise, template).chat([{"role": "user", "content": "hi"}])
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "é": "<"}}}
+
+
+def test_tools_go_through_a_template_that_has_a_place_for_them(tmp_path, bytewise):
+    pytest.importorskip("jinja2")
+    template = "{% if tools %}{{ tools[0] | tojson }}|{{ tools[0] | tojson(indent=4) }}|{% endif %}{{ messages[0].content }}"
+    text = folder(tmp_path, bytewise, template)
+    assert text.chat([{"role": "user", "content": "hi"}]) == "hi"
+    assert text.chat([{"role": "user", "content": "hi"}], [TOOL]).split("|") == [
+        '{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "é": "<"}}}',
+        json.dumps(TOOL, indent=4, ensure_ascii=False),
+        "hi",
+    ]
+
+
+def test_a_template_without_a_place_for_tools_is_a_bad_request(tmp_path, bytewise):
+    text = folder(tmp_path, bytewise, "{{ messages[0].content }}")
+    with pytest.raises(BadRequest, match="no place for them"):
+        text.chat([{"role": "user", "content": "hi"}], [TOOL])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"tools": [TOOL]}, None, None),
+        ({"tools": [TOOL], "tool_choice": "auto"}, None, None),
+        ({"tools": []}, None, None),
+        ({"tools": [TOOL], "tool_choice": "none"}, None, None),
+        ({"tools": [TOOL], "tool_choice": "required"}, 400, "cannot force"),
+        ({"tools": "f"}, 400, "list of objects"),
+    ],
+)
+def test_which_tools_are_read(body, status, words):
+    raw = json.dumps({"messages": [{"role": "user", "content": "hi"}], **body}).encode()
+    if status:
+        with pytest.raises(BadRequest, match=words):
+            wire.parse("chat", raw, "id", "m")
+    else:
+        wanted = body["tools"] if body["tools"] and body.get("tool_choice") != "none" else None
+        assert wire.parse("chat", raw, "id", "m").tools == wanted

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TextIO
 
 from . import wire
+from .http11 import BadRequest
 
 WORDS = (" one", " two", " three", " four", " five", " six", " seven", " eight")
 
@@ -53,6 +54,8 @@ class NullBack:
     def encode(self, ask: wire.Ask) -> list[int]:
         if isinstance(ask.prompt, list):
             return ask.prompt
+        if ask.tools:
+            raise BadRequest(400, "tools are not supported: there is no model")
         text = ask.prompt if ask.prompt is not None else json.dumps(ask.messages)
         return [0] * max(1, len(text.split()))  # a word is a token: any fixed rule does
 

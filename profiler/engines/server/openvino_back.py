@@ -87,7 +87,7 @@ class OpenVinoBack:
 
     def encode(self, ask: wire.Ask) -> list[int]:
         if ask.messages is not None:
-            return self.text.encode(self.text.chat(ask.messages), special=False)
+            return self.text.encode(self.text.chat(ask.messages, ask.tools), special=False)
         if isinstance(ask.prompt, str):
             ids = self.text.encode(ask.prompt, special=True)
             if not ids:

@@ -28,16 +28,18 @@ class Text:
         self.config: dict[str, Any] = _json(folder / "tokenizer_config.json")
         self._source = _template(folder, self.config)
         self._template: jinja2.Template | None = None
+        self._takes_tools = False
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=special).ids
         return ids
 
-    def chat(self, messages: list[dict[str, Any]]) -> str:
-        """The messages as the model was trained to see them, up to the start of its answer. Raises BadRequest."""
+    def chat(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> str:
+        """Messages and tools as the model was trained to see them, up to the start of its answer. Raises BadRequest."""
         if self._source is None:
             raise BadRequest(400, "this model has no chat template; use /v1/completions")
         import jinja2
+        import jinja2.meta
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         def refuse(message: str) -> None:
@@ -47,11 +49,14 @@ class Text:
             # Sandboxed: a template is code that came with somebody's weights.
             environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
             environment.globals["raise_exception"] = refuse
-            environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+            environment.filters["tojson"] = _tojson
             self._template = environment.from_string(self._source)
+            self._takes_tools = "tools" in jinja2.meta.find_undeclared_variables(environment.parse(self._source))
+        if tools and not self._takes_tools:
+            raise BadRequest(400, "tools are not supported by this model: its chat template has no place for them")
         special = {name: _content(self.config.get(name)) for name in ("bos_token", "eos_token", "unk_token", "pad_token")}
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **special)
+            return self._template.render(messages=messages, tools=tools or None, add_generation_prompt=True, **special)
         except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
             raise BadRequest(400, f"the chat template refuses these messages: {error}") from None
 
@@ -82,6 +87,11 @@ class Decoder:
             now = self._decode(self._ids)
         self._before, self._read = now, len(self._ids)
         return text
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any) -> str:
+    """As the templates' authors ran them: Jinja's own filter writes HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
 
 
 def _json(path: Path) -> dict[str, Any]:

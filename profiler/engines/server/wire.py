@@ -20,7 +20,6 @@ REFUSED: dict[str, Callable[[Any], bool]] = {
     "prompt_logprobs": bool,
     "suffix": bool,
     "stop": bool,
-    "tools": bool,
     "logit_bias": bool,
     "response_format": lambda v: v not in (None, {"type": "text"}),
 }
@@ -50,6 +49,7 @@ class Ask:
     return_token_ids: bool
     echo: bool = False  # the prompt comes back before the answer
     logprobs: bool = False  # of each token that comes back: the log-probability it had
+    tools: list[dict[str, Any]] | None = None  # for the chat template; what the model calls stays text, nothing parses it
 
 
 def parse(kind: str, body: bytes, request_id: str, model: str) -> Ask:
@@ -97,7 +97,21 @@ def parse(kind: str, body: bytes, request_id: str, model: str) -> Ask:
         return_token_ids=bool(raw.get("return_token_ids", False)),
         echo=echo,
         logprobs=logprobs,
+        tools=_tools(raw, kind),
     )
+
+
+def _tools(raw: dict[str, Any], kind: str) -> list[dict[str, Any]] | None:
+    tools, choice = raw.get("tools"), raw.get("tool_choice")
+    if not tools or (choice == "none" and kind == "chat"):
+        return None
+    if kind != "chat":
+        raise BadRequest(400, "tools are taken by /v1/chat/completions only")
+    if choice not in (None, "auto"):
+        raise BadRequest(400, f"tool_choice={choice!r} is not supported by this server: it cannot force a call")
+    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+        raise BadRequest(400, "tools must be a list of objects")
+    return tools
 
 
 def _log_probabilities(raw: dict[str, Any], kind: str) -> tuple[bool, bool]:
