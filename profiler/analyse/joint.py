@@ -56,9 +56,9 @@ def joint(limits: Mapping[LoadKind, Limit], standing: Standing, margins: Margins
 def qos_of(limits: Mapping[LoadKind, Limit]) -> tuple[Result, str, tuple[str, ...]]:
     """(result, why, what would decide it)."""
     proven = [
-        f"kept up to {limit.lower:g} {'requests/s' if kind == 'rate' else 'user' if limit.lower == 1 else 'users'}"
+        f"kept up to {kept:g} {'requests/s' if kind == 'rate' else 'user' if kept == 1 else 'users'}"
         for kind, limit in limits.items()
-        if limit.lower is not None
+        if (kept := _kept(limit)) is not None
     ]
     if proven:
         return "FITS", " and ".join(proven), ()
@@ -90,3 +90,9 @@ def quality_of(standing: Standing, margins: Margins) -> tuple[QualityResult, str
         reasons += absent
         lacking += [f"an evaluation of both that asks the same ({text})" for text in absent]
     return result, "; ".join(reasons) or "nothing could be compared", tuple(lacking)
+
+
+def _kept(limit: Limit) -> float | None:
+    """The highest load that FITS with no lower one that FAILS: a low load that n leaves undecided does not unsay a higher one."""
+    below = [probe for probe in limit.probes if limit.upper is None or probe.load < limit.upper]
+    return max((probe.load for probe in below if probe.result == "FITS"), default=limit.lower)

@@ -53,6 +53,9 @@ class Margins:
         return " ".join(parts + ([f"--margin {self.margin * 100:g}%"] if self.margin is not None else []))
 
 
+NONE_STATED = Margins()
+
+
 def share(where: str, value: Any) -> float | None:
     """`5%`, `"0.05"` or 0.05; None stays None. Raises SpecError."""
     if value is None:
@@ -82,13 +85,13 @@ def of_table(table: Any, where: str) -> Margins:
     reference = table.get("reference")
     if reference is not None and not isinstance(reference, str):
         raise SpecError(f"{where}: quality.reference: must be the name of a backend (got {reference!r})")
-    parts = (share(f"{where}: quality.{key}", table.get(key)) for key in ("margin", "drift_margin"))
-    return Margins(*parts, reference)
+    margin, drift_margin = (share(f"{where}: quality.{key}", table.get(key)) for key in ("margin", "drift_margin"))
+    return Margins(margin, drift_margin, reference)
 
 
 def of_target(qos: str) -> Margins:
     """Of the file that was given as --qos; none where it was no file. The target itself was read before, so the file is sound."""
     if not qos.strip().lower().endswith(".toml"):
-        return Margins()
+        return NONE_STATED
     path = Path(qos.strip()).expanduser()
     return of_table(tomllib.loads(path.read_text(encoding="utf-8")).get("quality", {}), str(path))

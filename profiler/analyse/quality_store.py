@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from profiler.analyse.margins import Margins
+from profiler.analyse.margins import NONE_STATED, Margins
 from profiler.analyse.quality_rows import Row, rows
 from profiler.errors import ProfilerError, StoreError
 from profiler.quality import documents
@@ -55,6 +55,9 @@ class Standing:
         return self.evaluation.row if self.evaluation is not None else None
 
 
+NOT_LOOKED_FOR = Standing(None, "not looked for")
+
+
 @dataclass(frozen=True)
 class Evaluations:
     """Of one results folder; `problems`: files that could not be read, one line each."""
@@ -94,7 +97,7 @@ class Evaluations:
 
 def open_all(results: Path, margins: Margins | None = None) -> Evaluations:
     """Everything that RESULTS/quality holds, each beside its reference. Raises SpecError for a reference that nobody evaluated."""
-    stated = margins or Margins()
+    stated = margins or NONE_STATED
     found, problems = load_all(results)
     return Evaluations(results, stated, tuple(rows_for(found, stated)), tuple(problems))
 
