@@ -158,5 +158,5 @@ def show(answer: Answer, render: Callable[[Answer], list[Any]], as_json: bool, o
         from profiler.report.selection import select
         from profiler.store.store import Store
 
-        written = html.write(select(Store(catalog.results(results))), out, answer)
+        written = html.write(select(Store(catalog.results(results)), margins=answer.question.quality), out, answer)
         click.echo(str(written), err=as_json)
