@@ -34,6 +34,15 @@ def verdict_words(standing: Standing) -> str:
     return "reference" if standing.row.is_reference else standing.row.verdict or "no margin"
 
 
+def at_a_glance(standing: Standing) -> str:
+    """The verdict; without a margin `drift +0.60%, 20 of 24`; "" where it was not evaluated."""
+    row = standing.row
+    if row is None or row.is_reference or row.verdict is not None:
+        return "" if row is None else verdict_words(standing)
+    parts = [f"drift {drift_words(row).partition(' ')[0]}"] if row.drift is not None else []
+    return ", ".join(parts + ([passed_words(row).partition(" (")[0]] if row.passed is not None else [])) or "not compared"
+
+
 def told(standing: Standing) -> str:
     """As part of a sentence: `perplexity +0.60% (…) against the reference, 20 of 24 examples passed (…)`, or why there is none."""
     row = standing.row

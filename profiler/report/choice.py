@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from profiler.analyse.quality_words import at_a_glance
 from profiler.report import choice_quality as quality
 from profiler.report.answer import RESULTS, kept_up_to
 from profiler.report.figures import limit_words
@@ -56,6 +57,7 @@ class Line:
     tried: Mapping[str, float | None]
     shown: Row | None  # of the load all are shown at
     chosen: bool
+    quality: str = ""  # its drift and what passed, or with a margin the verdict; "" where it was not evaluated
 
 
 @dataclass(frozen=True)
@@ -286,8 +288,9 @@ def _line(
     size = next((row["variant_size_bytes"] for row in rows if row["variant_size_bytes"]), None)
     variant = next((str(row["variant"]) for row in rows if row["variant"]), "")
     return Line(
-        backend, str(rows[0]["model"]), variant, size, {k: limits[k][backend] for k, _ in LOOPS}, tried, at[-1] if at else None, chosen
-    )
+        backend, str(rows[0]["model"]), variant, size, {k: limits[k][backend] for k, _ in LOOPS}, tried, at[-1] if at else None, chosen,
+        at_a_glance(selection.standings[backend]),
+    )  # fmt: skip
 
 
 def _at(selection: Selection, workload: str, backend: str, load: tuple[str, float]) -> list[Row]:

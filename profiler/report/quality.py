@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from profiler.analyse.quality_words import drift_words, passed_words, verdict_words
+from profiler.analyse.quality_words import at_a_glance, drift_words, passed_words, verdict_words
 
 if TYPE_CHECKING:
     from profiler.analyse.fit import Candidate
@@ -37,9 +37,7 @@ def table(own: Sequence[Candidate]) -> Any:
 
 def short(standing: Standing) -> str:
     """The verdict on quality, coloured; without a margin what there is instead."""
-    text = verdict_words(standing)
-    if text == "no margin" and standing.row is not None:
-        return f"drift {drift_words(standing.row).partition(' ')[0]}, {passed_words(standing.row).partition(' (')[0]}"
+    text = at_a_glance(standing) or verdict_words(standing)
     return f"[{COLOURS[text]}]{text}[/]" if text in COLOURS else text
 
 
