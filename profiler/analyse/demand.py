@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from profiler.analyse import margins
+from profiler.analyse.margins import NONE_STATED, Margins
 from profiler.analyse.qos import of_table
 from profiler.errors import SpecError, did_you_mean
 from profiler.units import parse_duration_s
@@ -133,6 +135,7 @@ class Plan:
     autoscale: bool
     lengths: tuple[float, float] | None = None  # (input, output) tokens that no workload had
     mix: tuple[Share, ...] = ()  # several workloads at once, in place of one demand
+    quality: Margins = NONE_STATED
 
 
 ROUTINGS = ("round-robin", "random", "least-outstanding")
@@ -140,6 +143,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "demand": ("rate", "tokens_per_s", "users", "think", "trace", "cv", "daily", "qos", "workload", "isl", "osl"),
     "fleet": ("routing", "spares", "autoscale"),
     "mix": ("workload", "rate", "qos"),
+    "quality": margins.KEYS,
 }
 
 
@@ -191,7 +195,10 @@ def read_plan(path: Path) -> Plan:
     target = asked.get("qos")
     if isinstance(target, dict):
         target = str(of_table(target, f"{path}: demand.qos"))
-    return Plan(demand, target, asked.get("workload"), routing, spares, autoscale, (lengths[0], lengths[1]) if lengths else None, mix)
+    quality = margins.of_table(raw.get("quality", {}), str(path))
+    return Plan(
+        demand, target, asked.get("workload"), routing, spares, autoscale, (lengths[0], lengths[1]) if lengths else None, mix, quality
+    )
 
 
 def _mix(path: Path, rows: Any) -> tuple[Share, ...]:

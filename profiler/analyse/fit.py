@@ -14,11 +14,14 @@ from profiler.analyse.demand import Demand
 from profiler.analyse.estimate import Estimate, estimate
 from profiler.analyse.fleet import FleetLimit, fleet_limit
 from profiler.analyse.interpolate import Interpolation
+from profiler.analyse.joint import Joint, joint
 from profiler.analyse.limit import Key, Limit, Probe, Row, key_of, limits, usable
+from profiler.analyse.margins import NONE_STATED, Margins
 from profiler.analyse.money import money
 from profiler.analyse.offers import Prices
 from profiler.analyse.published import Published, published
 from profiler.analyse.qos import QosTarget, answered
+from profiler.analyse.quality_store import NOT_LOOKED_FOR, Evaluations, Standing, open_all
 from profiler.analyse.replicas import Routing
 from profiler.analyse.sensitivity import Bar
 from profiler.errors import QosError, ReportError
@@ -47,6 +50,7 @@ class Question:
     grid: Grid | None = None  # whose intensity makes CO2 of measured energy
     fleet: int | None = None  # replicas whose λ* together is asked for
     lengths: tuple[float, float] | None = None  # (input, output) tokens that no workload had: answered by interpolation
+    quality: Margins = NONE_STATED  # how much worse than the reference it may be; none stated: the verdicts are of QoS alone
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,8 @@ class Candidate:
     carbon: Carbon | None = None  # where energy was measured and a grid is given
     fleet: FleetLimit | None = None  # λ* of so many replicas together, predicted from that of one
     interpolation: Interpolation | None = None  # behind a candidate for lengths that were not measured
+    quality: Standing = NOT_LOOKED_FOR
+    joint: Joint | None = None  # of quality and QoS, or of QoS alone where no margin was stated
 
     @property
     def name(self) -> str:
@@ -124,17 +130,28 @@ def answer(store: Store, question: Question) -> Answer:
     sound = [row for row in rows if usable(row)]
     _check_some(store, rows, sound, question)
     requests = store.records(row["run_id"] for row in sound)
+    evaluations = open_all(store.path, question.quality)
+    told = [*left_out, *question.prices.notes, *(f"quality: {problem}" for problem in evaluations.problems)]
     if question.lengths is not None:
         from profiler.analyse.interpolated import candidates as interpolated
 
         predicted, notes = interpolated(store, question, sound, requests)
-        return Answer(
-            question, tuple(sorted(predicted, key=lambda c: (c.name, str(c.row["device"])))), (*left_out, *question.prices.notes, *notes)
-        )
+        ordered = sorted(predicted, key=lambda c: (c.name, str(c.row["device"])))
+        return Answer(question, _judged(store, evaluations, ordered), (*told, *notes))
     found = limits(sound, question.target, requests)
     candidates = [_candidate(store, question, key, own, [r for r in sound if key_of(r) == key], requests) for key, own in found.items()]
     ordered = sorted(candidates, key=lambda c: (c.workload, c.name, str(c.row["device"])))
-    return Answer(question, tuple(ordered), (*left_out, *question.prices.notes, *_comparable(ordered)))
+    return Answer(question, _judged(store, evaluations, ordered), (*told, *_comparable(ordered)))
+
+
+def _judged(store: Store, evaluations: Evaluations, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """With what is known of the quality of each, and the verdict over both."""
+    made = []
+    for c in candidates:
+        provenance = store.run(c.row["run_id"])["provenance"] if evaluations.found else {}
+        standing = evaluations.of(c.row, (provenance.get("backend") or {}).get("options"))
+        made.append(replace(c, quality=standing, joint=joint(c.limits, standing, evaluations.margins)))
+    return tuple(made)
 
 
 def _of_requests(question: Question) -> tuple[Question, list[str]]:

@@ -1,4 +1,8 @@
-"""Which (model x variant x device) for a demand: ranked by cost per request within one provenance class, the Pareto front, one sentence."""
+"""Which (model x variant x device) for a demand: ranked by cost per request within one provenance class, the Pareto front, one sentence.
+
+With margins for quality only those that are proven non-inferior are ranked. The front is of cost (of λ* where nothing is costed), latency and
+quality, by their estimates; what was not evaluated is neither better nor worse in quality, so nobody beats it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ from dataclasses import dataclass
 
 from profiler.analyse.capacity import REQUESTS, SEED, UNKNOWN_ERROR
 from profiler.analyse.fit import Answer, Candidate
+from profiler.analyse.ladder import Ladder, ladders
 from profiler.analyse.percentiles import order_statistic
+from profiler.analyse.quality_words import told
 from profiler.analyse.replicas import replay
 from profiler.units import format_duration
 
@@ -16,7 +22,7 @@ CLASSES = ("measured", "imported", "predicted")
 
 @dataclass(frozen=True)
 class Ranking:
-    """`by_class`: cheapest first, classes apart. `pareto`: no other is better in cost and latency at once (quality: none in the store)."""
+    """`by_class`: cheapest first, classes apart. `pareto`: no other is as good in cost, latency and quality and better in one of them."""
 
     workload: str
     by_class: tuple[tuple[str, tuple[Candidate, ...]], ...]
@@ -24,6 +30,7 @@ class Ranking:
     sentence: str
     change: str
     notes: tuple[str, ...]
+    ladders: tuple[Ladder, ...] = ()
 
 
 def rankings(answer: Answer) -> list[Ranking]:
@@ -32,35 +39,98 @@ def rankings(answer: Answer) -> list[Ranking]:
 
 def _ranking(answer: Answer, workload: str) -> Ranking:
     own = answer.of(workload)
-    ready = [c for c in own if c.cheapest is not None and (c.capacity is not None or answer.question.demand is None)]
+    good = [c for c in own if passes(c)]
+    ready = [c for c in good if c.cheapest is not None and (c.capacity is not None or answer.question.demand is None)]
     by_class = tuple((name, tuple(sorted((c for c in ready if c.provenance == name), key=_per_1k))) for name in CLASSES)
     by_class = tuple((name, found) for name, found in by_class if found)
+    made = tuple(ladders(own, answer.question.quality))
     notes = []
     if len(by_class) > 1:
         notes.append(f"{' and '.join(name for name, _ in by_class)} rows stand side by side: each class is ranked by itself")
-    notes.append("quality is not in the store: the front is of cost and latency alone")
+    notes += _quality_notes(answer, own, made)
     models = {c.row["model"] for c in own}
     if len(models) > 1:
         notes.append("models differ: their tokens are not the same thing, compare costs per request")
-    return Ranking(
-        workload, by_class, pareto(ready), _sentence(answer, workload, own, by_class), _change(answer, own, by_class), tuple(notes)
-    )
+    sentence = _sentence(answer, workload, good, by_class) if good else _none_good(answer, workload)
+    return Ranking(workload, by_class, pareto(ready or good), sentence, _change(answer, good, by_class), tuple(notes), made)
+
+
+def passes(c: Candidate) -> bool:
+    """On quality: proven, or no margin was stated."""
+    return c.joint is None or c.joint.quality in (None, "NON-INFERIOR")
+
+
+def _quality_notes(answer: Answer, own: Sequence[Candidate], made: Sequence[Ladder]) -> list[str]:
+    """What was evaluated, whom quality keeps out of the ranking, and what is demonstration only."""
+    margins, local = answer.question.quality, [c for c in own if c.quality.command is not None]
+    notes = []
+    if margins.stated:
+        notes.append(f"verdicts are of quality and QoS together: {margins.words}; the columns of loads are of QoS alone")
+    elif any(c.quality.row is not None for c in own):
+        notes.append("verdicts are of QoS alone: no margin was stated for quality (--drift-margin, --margin)")
+    elif not local:
+        notes.append("quality was not evaluated: the front is of cost and latency alone")
+    out = [c for c in own if not passes(c)]
+    if out:
+        notes.append(f"left out of the ranking: {', '.join(f'{c.name} (quality {c.joint.quality})' for c in out if c.joint is not None)}")
+    stepped = [c for ladder in made for c in ladder.members]
+    for c in out:
+        if c.joint is not None and all(c is not each for each in stepped):  # a ladder says it already
+            decide = f"; would decide it: {'; '.join(c.joint.decide)}" if c.joint.decide else ""
+            notes.append(f"{c.name}: {c.joint.reason}{decide}")
+    silent = [c for c in local if passes(c)]
+    if silent:
+        alone = "" if any(c.quality.row is not None for c in own) else ": the front is of cost and latency alone"
+        names = ", ".join(f"{c.name} ({c.quality.reason})" for c in silent)
+        notes.append(f"no quality of {names}{alone}; `{silent[0].quality.command}` evaluates{' the first' if len(silent) > 1 else ''}")
+    rows = [c.quality.row for c in own if c.quality.row is not None]
+    return notes + sorted({f"quality: {row.demonstration_only}" for row in rows if row.demonstration_only})
 
 
 def pareto(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Within each class, whom no other beats or equals in cost and TTFT p95 and beats in one of them."""
+    """Within each class, whom no other equals or beats in cost, TTFT p95 and quality and beats in one of them."""
+    costed = any(c.cheapest is not None for c in candidates)
 
     def worse(a: Candidate, b: Candidate) -> bool:
-        x, y = (_per_1k(a), _latency(a)), (_per_1k(b), _latency(b))
-        return a.provenance == b.provenance and y[0] <= x[0] and y[1] <= x[1] and y != x
+        if a.provenance != b.provenance:
+            return False
+        x, y = (((_per_1k(c) if costed else _short(c)), _latency(c)) for c in (a, b))
+        ours, theirs = quality_axes(a), quality_axes(b)
+        known = ours is not None and theirs is not None
+        if known != (ours is not None or theirs is not None):
+            return False
+        x, y = (*x, *(ours or ())), (*y, *(theirs or ()))
+        return y != x and all(q <= p for p, q in zip(x, y, strict=True))
 
     return tuple(c for c in candidates if not any(worse(c, other) for other in candidates))
+
+
+def quality_axes(c: Candidate) -> tuple[float, float] | None:
+    """(drift of the perplexity, share of the examples lost less gained): less is better, 0 of the reference. None: not compared."""
+    row = c.quality.row
+    if row is None:
+        return None
+    if row.is_reference:
+        return 0.0, 0.0
+    if row.drift is None and row.tasks is None:
+        return None
+    return row.drift.ratio - 1 if row.drift is not None else 0.0, -row.tasks.difference if row.tasks is not None else 0.0
+
+
+def _none_good(answer: Answer, workload: str) -> str:
+    """Where quality leaves nobody."""
+    own = [c for c in answer.of(workload) if c.joint is not None]
+    counts = {name: sum(1 for c in own if c.joint is not None and c.joint.quality == name) for name in ("INFERIOR", "UNDECIDED")}
+    found = ", ".join(f"{n} {name}" for name, n in counts.items() if n)
+    return f"Nothing of {workload} is proven on quality, with {answer.question.quality.words}: {found}."
 
 
 def _sentence(answer: Answer, workload: str, own: Sequence[Candidate], by_class: Sequence[tuple[str, tuple[Candidate, ...]]]) -> str:
     demand = answer.question.demand
     asked = f"{demand.text} of {workload}" if demand is not None else workload
     qos = str(answer.question.target)
+    if answer.question.quality.stated:
+        qos += f" and its quality ({answer.question.quality.words})"
     if by_class:
         name, found = by_class[0]
         best = found[0]
@@ -76,9 +146,10 @@ def _sentence(answer: Answer, workload: str, own: Sequence[Candidate], by_class:
         unknown = best.estimate is not None and not best.estimate.checked
         doubt = " Whether it keeps the target was not published: it may need more." if unknown else ""
         least = "at least " if name == "imported" else ""
+        told_of = f" Its quality: {told(best.quality)}{_unjudged(answer)}." if best.quality.row is not None else ""
         return (
             f"{begin} {asked}: {best.name} on {best.row['device']}, {count}{money.offers_words} x {money.offer.name} "
-            f"({money.offer.basis}): {least}{point.per_month:,.2f} {currency} a month, {point.per_1k_requests:.3g} {currency} per 1,000 requests ({name}).{doubt}"
+            f"({money.offer.basis}): {least}{point.per_month:,.2f} {currency} a month, {point.per_1k_requests:.3g} {currency} per 1,000 requests ({name}).{doubt}{told_of}"
         )
     sized = [c for c in own if c.capacity is not None]
     if sized:
@@ -89,6 +160,10 @@ def _sentence(answer: Answer, workload: str, own: Sequence[Candidate], by_class:
     if own and all(c.published is not None for c in own):
         return f"Nothing is proven to keep {qos} at {asked}: imported figures have no bounds."
     return f"Nothing keeps {qos} at {asked} by what the store holds."
+
+
+def _unjudged(answer: Answer) -> str:
+    return "" if answer.question.quality.stated else "; whether that will do was not asked: no margin was stated"
 
 
 def _change(answer: Answer, own: Sequence[Candidate], by_class: Sequence[tuple[str, tuple[Candidate, ...]]]) -> str:
@@ -147,6 +222,11 @@ def relaxation(candidate: Candidate) -> tuple[float, str] | None:
 def _per_1k(candidate: Candidate) -> float:
     best = candidate.cheapest
     return best.points[0].per_1k_requests if best is not None else float("inf")
+
+
+def _short(candidate: Candidate) -> float:
+    """Where nothing is costed, the less it carries the worse."""
+    return -candidate.span.lower if candidate.span is not None else 0.0
 
 
 def _latency(candidate: Candidate) -> float:

@@ -41,15 +41,24 @@ def _mixed(plan: Plan, target: str, results: Path, as_json: bool, **asked: Any) 
 
     from profiler.analyse import mix
     from profiler.analyse.demand import Demand
+    from profiler.analyse.rightsize import passes
 
     if asked.pop("lengths", None) is not None:
         raise click.UsageError("--lengths is of one workload: leave it out with a mix")
     asked.pop("workload")
     answers = [
-        ask(results, share.qos or target, None, Demand(f"{share.rate:g}rps", rate=share.rate), workload=share.workload, **asked)
+        ask(
+            results,
+            share.qos or target,
+            None,
+            Demand(f"{share.rate:g}rps", rate=share.rate),
+            workload=share.workload,
+            quality=plan.quality,
+            **asked,
+        )
         for share in plan.mix
     ]
-    kinds = mix.kinds([answer.candidates for answer in answers])
+    kinds = mix.kinds([[c for c in answer.candidates if passes(c)] for answer in answers])
     made = mix.cheapest(kinds, [share.rate for share in plan.mix])
     names, currency = [share.workload for share in plan.mix], answers[0].question.prices.currency
     if as_json:

@@ -15,6 +15,7 @@ from profiler.cli.results_folder import RESULTS
 if TYPE_CHECKING:
     from profiler.analyse.demand import Demand, Plan
     from profiler.analyse.fit import Answer
+    from profiler.analyse.margins import Margins
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 PIPED_WIDTH = 160  # of tables in a file or a CI log, where there is no terminal to ask
@@ -31,6 +32,15 @@ _OPTIONS = (
     click.option("--api", default=None, help="Hosted model to break even with: MODEL@PROVIDER.  [default: the cheapest of the same name]"),
     click.option(
         "--grid", default=None, help='CO2 of your grid, "380 g/kWh 2024 SOURCE": kg per 1,000 requests where energy was measured.'
+    ),
+    click.option(
+        "--margin", metavar="SHARE", help="How far the pass rate may fall below the reference's, e.g. 5%: quality joins the verdict."
+    ),
+    click.option("--drift-margin", metavar="SHARE", help="How far the perplexity may rise above the reference's, e.g. 2%."),
+    click.option(
+        "--reference",
+        shell_complete=complete.backends,
+        help="The evaluated backend the others are compared with.  [default: the widest weights]",
     ),
     click.option("--out", type=click.Path(path_type=Path), default=None, help="Also write the HTML report, with this answer in it."),
     click.option("--json", "as_json", is_flag=True, help="Machine-readable output."),
@@ -77,10 +87,14 @@ def ask(
     lengths: str | None = None,
     fleet: int | None = None,
     grid: str | None = None,
+    margin: str | None = None,
+    drift_margin: str | None = None,
+    reference: str | None = None,
+    quality: Margins | None = None,
 ) -> Answer:
-    """Validate everything, then answer from the store. Raises ProfilerError."""
+    """Validate everything, then answer from the store. `quality`: margins of a file, which options go over. Raises ProfilerError."""
     from profiler import catalog
-    from profiler.analyse import carbon, fit
+    from profiler.analyse import carbon, fit, margins
     from profiler.analyse.offers import load
     from profiler.analyse.qos import load as read_target
     from profiler.analyse.recover import open_store
@@ -89,13 +103,25 @@ def ask(
     target, known = read_target(qos), load(prices, offers, currency)
     wanted = _lengths(lengths) if lengths is not None else plan.lengths if plan is not None else None
     intensity = carbon.parse(grid) if grid is not None else None
+    filed = margins.of_target(qos).over(quality or (plan.quality if plan is not None else margins.NONE_STATED))
     results = catalog.results(results)
     if not results.exists():
         raise StoreError(f"{results}: no such results folder", hint="run `profile sweep`, or give --results FOLDER")
     if plan is not None:
         demand, routing, spares = plan.demand, plan.routing, plan.spares
     question = fit.Question(
-        target, known, demand, workload, routing, spares, plan.autoscale if plan is not None else False, api, intensity, fleet, wanted
+        target,
+        known,
+        demand,
+        workload,
+        routing,
+        spares,
+        plan.autoscale if plan is not None else False,
+        api,
+        intensity,
+        fleet,
+        wanted,
+        margins.given(margin, drift_margin, reference).over(filed),
     )
     store = open_store(results)
     answer = fit.answer(store, question)
@@ -132,5 +158,5 @@ def show(answer: Answer, render: Callable[[Answer], list[Any]], as_json: bool, o
         from profiler.report.selection import select
         from profiler.store.store import Store
 
-        written = html.write(select(Store(catalog.results(results))), out, answer)
+        written = html.write(select(Store(catalog.results(results)), margins=answer.question.quality), out, answer)
         click.echo(str(written), err=as_json)

@@ -21,6 +21,13 @@ from profiler.cli.results_folder import RESULTS
     shell_complete=complete.sweeps,
     help="Only this sweep (an id from `profile results ls`).  [default: the newest]",
 )
+@click.option("--margin", metavar="SHARE", help="How far the pass rate may fall below the reference's, e.g. 5%: quality joins the answer.")
+@click.option("--drift-margin", metavar="SHARE", help="How far the perplexity may rise above the reference's, e.g. 2%.")
+@click.option(
+    "--reference",
+    shell_complete=complete.backends,
+    help="The evaluated backend the others are compared with.  [default: the widest weights]",
+)
 @click.option(
     "--index",
     "folder",
@@ -30,17 +37,27 @@ from profiler.cli.results_folder import RESULTS
     help="Write DIR/index.html, which lists the reports in DIR, and make no report.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def command(results: Path, out: Path | None, sweep_id: str | None, folder: Path | None, as_json: bool) -> None:
+def command(
+    results: Path,
+    out: Path | None,
+    sweep_id: str | None,
+    margin: str | None,
+    drift_margin: str | None,
+    reference: str | None,
+    folder: Path | None,
+    as_json: bool,
+) -> None:
     """Make one self-contained HTML file: opens offline, loads nothing from the network."""
     if folder is not None:
         _index(folder, as_json)
         return
+    from profiler.analyse.margins import given
     from profiler.analyse.recover import open_store
     from profiler.report import html
     from profiler.report.selection import select
 
-    store = open_store(results)
-    selection = select(store, sweep_id)
+    margins, store = given(margin, drift_margin, reference), open_store(results)
+    selection = select(store, sweep_id, margins)
     written = html.write(selection, out or results / "report.html")
     for warning in store.warnings:
         click.echo(f"warning: {warning}", err=True)

@@ -29,6 +29,9 @@ class Options(TypedDict, total=False):
     api: str | None
     routing: Routing
     spares: int
+    margin: float | str | None
+    drift_margin: float | str | None
+    reference: str | None
 
 
 OF_CANDIDATE = ("model", "variant", "backend", "device", "workload")
@@ -47,6 +50,11 @@ _FIT = {
     "month": ("currency", "cost of a month at the demand (without one: at λ*) on the cheapest offer; NULL when not costed: see missing"),
     "currency": ("", "of month; NULL when not costed: see missing"),
     "offer": ("", "the cheapest offer; NULL when not costed: see missing"),
+    "quality": (
+        "",
+        "verdict on quality at the margin, reference, or its drift and what passed; NULL when it was not evaluated: see r.quality()",
+    ),
+    "verdict": ("", "FITS | FAILS | UNDECIDED over all measured loads: of quality and QoS where a margin was given, else of QoS alone"),
     "missing": ("", "what would make the answer better known, or known at all"),
 }
 _VERDICTS = {
@@ -81,6 +89,7 @@ def ask(store: Store, qos: str, demand: str | None, options: Options) -> Answer:
     """`profile fit` in Python. Raises QosError, SpecError, ReportError."""
     from profiler.analyse import demand as demands
     from profiler.analyse import fit
+    from profiler.analyse.margins import Margins, share
     from profiler.analyse.offers import load
     from profiler.analyse.qos import parse
 
@@ -88,14 +97,23 @@ def ask(store: Store, qos: str, demand: str | None, options: Options) -> Answer:
     known = load(Path(prices) if prices is not None else None, options.get("offers", ()), options.get("currency"))
     asked = demands.parse(demand) if demand is not None else None
     routing, spares = options.get("routing", "round-robin"), options.get("spares", 0)
-    return fit.answer(store, fit.Question(parse(qos), known, asked, options.get("workload"), routing, spares, api=options.get("api")))
+    question = fit.Question(
+        parse(qos), known, asked, options.get("workload"), routing, spares, api=options.get("api"),
+        quality=Margins(share("margin", options.get("margin")), share("drift_margin", options.get("drift_margin")), options.get("reference")),
+    )  # fmt: skip
+    return fit.answer(store, question)
 
 
 def fit(answer: Answer, store: str) -> Frame:
     from profiler.analyse.rightsize import rankings
 
     rows = [_of_fit(c) for c in answer.candidates]
-    told = [text for r in rankings(answer) for text in (r.sentence, r.change, *r.notes) if text]
+    told = [
+        text
+        for r in rankings(answer)
+        for text in (*(step for ladder in r.ladders for step in ladder.steps), r.sentence, r.change, *r.notes)
+        if text
+    ]
     return _frame("fit", rows, _FIT, store, [*told, *answer.notes])
 
 
@@ -133,6 +151,7 @@ def cost(answer: Answer, store: str) -> Frame:
 
 def _of_fit(c: Candidate) -> dict[str, Any]:
     from profiler.analyse.fit import probe_words
+    from profiler.analyse.quality_words import at_a_glance
 
     size, best = c.capacity, c.cheapest
     return _id(c) | {
@@ -150,6 +169,8 @@ def _of_fit(c: Candidate) -> dict[str, Any]:
         "month": best.points[0].per_month if best else None,
         "currency": best.offer.currency if best else None,
         "offer": best.offer.name if best else None,
+        "quality": at_a_glance(c.quality) or None,
+        "verdict": c.joint.result if c.joint is not None else None,
         "missing": "; ".join(c.missing),
     }
 

@@ -30,7 +30,7 @@ class Results:
     """Runs of a results folder, all or those chosen with `where`; oldest first.
 
     `runs`, `requests()`, `tokens()`, `telemetry()`, `engine_metrics()` are the tables of the store with every column;
-    `conditions` is what was chosen by, `part` the store narrowed to it. `latency()` is tidy; `fit()`, `verdicts()`, `cost()` answer for any QoS target; `compare()` says what became worse; `plot` draws.
+    `conditions` is what was chosen by, `part` the store narrowed to it. `latency()` is tidy; `fit()`, `verdicts()`, `cost()` answer for any QoS target; `quality()` says what was evaluated; `compare()` what became worse; `plot` draws.
     """
 
     def __init__(self, store: Store, where: Where | None = None, run_ids: Iterable[str] | None = None) -> None:
@@ -115,6 +115,13 @@ class Results:
     def verdicts(self, qos: str, **options: Unpack[Options]) -> Frame:
         """One row per measured load: FITS, FAILS or UNDECIDED for any target, with the finding behind it."""
         return money.verdicts(self.answer(qos, None, **options), str(self.path))
+
+    def quality(self, margin: float | str | None = None, drift_margin: float | str | None = None, reference: str | None = None) -> Frame:
+        """One row per model, variant and backend of these runs: what `profile evaluate` found of it, and its verdict at the margins given."""
+        from profiler.analyse.margins import Margins, share
+        from profiler.frames import quality
+
+        return quality.frame(self.part, Margins(share("margin", margin), share("drift_margin", drift_margin), reference))
 
     def cost(self, qos: str, demand: str | None = None, **options: Unpack[Options]) -> Frame:
         """One row per candidate, offer and point (at the demand, at λ*, at saturation)."""

@@ -3,7 +3,8 @@
 The choice is the backend proven to keep the target at the highest load, by the open loop where one was measured, because only that proves a
 fit at a request rate. Among equals the one that is proven lower in a statistic the target limits (p95 of the time per token for tpot_p95) and
 proven higher in none of them; where none is, the one with the lower median time per token, and then the answer says what the limited
-statistics are. Where nothing separates them, the widest weights, because what a narrower variant loses in quality was not measured here.
+statistics are. Where nothing separates them, the widest weights, because nobody said how much worse a narrower variant may answer. With a
+margin for quality only what is proven non-inferior is chosen from, and where nothing separates those, the smallest weights.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from profiler.analyse.quality_words import at_a_glance
+from profiler.report import choice_quality as quality
 from profiler.report.answer import RESULTS, kept_up_to
 from profiler.report.figures import limit_words
 from profiler.units import format_duration
@@ -54,6 +57,7 @@ class Line:
     tried: Mapping[str, float | None]
     shown: Row | None  # of the load all are shown at
     chosen: bool
+    quality: str = ""  # its drift and what passed, or with a margin the verdict; "" where it was not evaluated
 
 
 @dataclass(frozen=True)
@@ -95,16 +99,19 @@ def target_words(qos: str | None) -> str:
 def _choice(selection: Selection, workload: str) -> Choice:
     qos = selection.qos(workload)
     limits = {kind: _limits(selection, workload, kind) for kind, _ in LOOPS}
-    kind = next((kind for kind, _ in LOOPS if any(v is not None for v in limits[kind].values())), None)
+    barred = quality.barred(selection)
+    proven = {kind: {name: None if name in barred else limit for name, limit in found.items()} for kind, found in limits.items()}
+    kind = next((kind for kind, _ in LOOPS if any(v is not None for v in proven[kind].values())), None)
     use: tuple[str, ...]
     why: tuple[str, ...]
     if qos is None:
         headline, use, why = f"For {workload} nothing was judged: no target was set.", (), ()
     elif kind is None:
-        headline, use, why = _none(selection, workload)
+        kept = {name for found in limits.values() for name, limit in found.items() if limit is not None}
+        headline, use, why = quality.none(selection, workload, kept) if kept else _none(selection, workload)
     else:
-        headline, use, why = _best(selection, workload, kind, limits)
-    load = _shown_load(selection, workload, kind, limits)
+        headline, use, why = _best(selection, workload, kind, proven, barred)
+    load = _shown_load(selection, workload, kind, proven)
     chosen = use[:1]
     lines = tuple(_line(selection, workload, b, limits, load, b in chosen) for b in selection.backends if selection.of(workload, b))
     shown_at = selection.load_words(workload, load) if load is not None else ""
@@ -119,7 +126,7 @@ def _limits(selection: Selection, workload: str, kind: str) -> dict[str, float |
 
 
 def _best(
-    selection: Selection, workload: str, kind: str, limits: Mapping[str, Mapping[str, float | None]]
+    selection: Selection, workload: str, kind: str, limits: Mapping[str, Mapping[str, float | None]], barred: Mapping[str, str]
 ) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     found = {backend: limit for backend, limit in limits[kind].items() if limit is not None}
     top = max(found.values())
@@ -129,9 +136,9 @@ def _best(
     contradicted = fastest is None and by.limited
     use = (fastest, *(w for w in winners if w != fastest)) if fastest else tuple(winners)
     headline = f"For {workload} use {use[0]}: it keeps the target at {at}"
-    others = [b for b in selection.backends if b not in winners and selection.of(workload, b)]
+    others = [b for b in selection.backends if b not in winners and b not in barred and selection.of(workload, b)]
     if len(winners) == 1:
-        headline += ", further than any other." if others else "."
+        headline += f", further than any other{' of proven quality' if barred else ''}." if others else "."
         why = [] if not others else [f"{b} was proven " + _other(limits[kind][b], kind) for b in others]
     elif fastest:
         rest = _joined([w for w in winners if w != fastest])
@@ -140,14 +147,17 @@ def _best(
         why = [f"At that load the 95 % intervals of its {by.words} and of that of {rest} do not overlap."]
         why += [] if by.limited else _unproven(selection, workload, use, (kind, top))
     else:
+        if selection.margins.stated:  # each is proven as good as the reference
+            use = tuple(sorted(winners, key=lambda name: quality.weights(selection.of(workload, name))))
+            headline = f"For {workload} use {use[0]}: it keeps the target at {at}"
         headline += f". {_joined([w for w in winners if w != use[0]])} {'do' if len(winners) > 2 else 'does'} too."
         reason = "Each is lower in another statistic" if contradicted else "Nothing measured separates them"
-        why = [f"{reason}, so the widest weights are the safer choice: quality was not evaluated."]
+        why = [f"{reason}, so {quality.tie(selection, winners)}."]
     if len(winners) > 1:
         why += [f"{b} was proven " + _other(limits[kind][b], kind) for b in others]
     ladder = [load for k, load in selection.loads(workload) if k == kind]
     why += [f"{top:g} is the highest load that was tried: the end was not found."] if top == max(ladder) else []
-    return headline, use, tuple(why)
+    return headline, use, (*quality.why(selection, workload, use[0], barred), *why)
 
 
 def _other(limit: float | None, kind: str) -> str:
@@ -256,9 +266,7 @@ def _but(selection: Selection, workload: str, kind: str | None, chosen: Sequence
     weak = [row for row in rows if row["status"] == "done" and row["validity"] != "valid"]
     if weak and not chosen:
         found.append(f"{len(weak)} of {len(rows)} runs are not valid and prove nothing: see their findings under Validity.")
-    if len({row["variant"] for row in selection.done}) > 1:
-        found.append("Quality was not evaluated: a narrower variant may answer worse.")
-    return tuple(found)
+    return (*found, *quality.but(selection, workload, chosen))
 
 
 def _shown_load(
@@ -280,8 +288,9 @@ def _line(
     size = next((row["variant_size_bytes"] for row in rows if row["variant_size_bytes"]), None)
     variant = next((str(row["variant"]) for row in rows if row["variant"]), "")
     return Line(
-        backend, str(rows[0]["model"]), variant, size, {k: limits[k][backend] for k, _ in LOOPS}, tried, at[-1] if at else None, chosen
-    )
+        backend, str(rows[0]["model"]), variant, size, {k: limits[k][backend] for k, _ in LOOPS}, tried, at[-1] if at else None, chosen,
+        at_a_glance(selection.standings[backend]),
+    )  # fmt: skip
 
 
 def _at(selection: Selection, workload: str, backend: str, load: tuple[str, float]) -> list[Row]:

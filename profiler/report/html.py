@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler.analyse import co_run
+from profiler.analyse.quality_words import verdict_words
 from profiler.analyse.spread import by_cell
 from profiler.plan import load_label
-from profiler.report import document, figures, goodput, runs, telemetry, trust
+from profiler.report import document, figures, goodput, quality_figures, quality_page, runs, telemetry, trust
 from profiler.report.answer import answers
 from profiler.report.choice import Choice, choices, counts
 from profiler.report.selection import Selection, label
@@ -50,6 +51,9 @@ def render(selection: Selection, planned: Answer | None = None) -> str:
     per_workload = {name: _figures(selection, name) for name in selection.workloads}
     planning = _planning(planned) if planned is not None else None
     drawn = [figure for parts in per_workload.values() for group in parts.values() for figure in group]
+    of_quality = quality_page.section(selection)
+    quality_drawn = quality_figures.all_of(selection) if of_quality is not None else []
+    drawn += quality_drawn
     drawn += [figure for part in (planning or ()) for figure in part["figures"]]
     keys = _element_ids(figure.key for figure in drawn)
     chosen = choices(selection)
@@ -59,6 +63,8 @@ def render(selection: Selection, planned: Answer | None = None) -> str:
         choices=chosen,
         answers={answer.workload: answer for answer in answers(selection)},
         trust=trust.header(selection, planned),
+        quality=of_quality,
+        quality_figures=quality_drawn,
         planning=planning,
         planned=planned,
         verdicts={name: _matrix(selection, name) for name in selection.workloads},
@@ -85,7 +91,7 @@ def render(selection: Selection, planned: Answer | None = None) -> str:
         facts=document.script_json(facts(selection, chosen)),
         facts_id=FACTS,
         library_hash=library_hash,
-        warnings=[*selection.store.warnings, *telemetry.warnings(selection.done)],
+        warnings=[*selection.store.warnings, *selection.evaluations.problems, *telemetry.warnings(selection.done)],
     )
 
 
@@ -125,7 +131,7 @@ def _element_ids(keys: Iterable[str]) -> dict[str, str]:
 def _planning(planned: Answer) -> list[dict[str, Any]]:
     """Per workload of a planner's answer: its ranking in words, rows and figures."""
     from profiler.analyse.rightsize import rankings
-    from profiler.report import money, money_figures
+    from profiler.report import money
 
     words = {
         "span": money.span_words,
@@ -133,11 +139,18 @@ def _planning(planned: Answer) -> list[dict[str, Any]]:
         "point": money.point_words,
         "price": money.qos_price_words,
         "idle": money.idle_words,
+        "quality": verdict_words,
     }
     return [
-        {"ranking": r, "own": planned.of(r.workload), "figures": money_figures.all_of(planned, r.workload), "words": words}
+        {"ranking": r, "own": planned.of(r.workload), "figures": _planned_figures(planned, r.workload), "words": words}
         for r in rankings(planned)
     ]
+
+
+def _planned_figures(planned: Answer, workload: str) -> list[Figure]:
+    from profiler.report import money_figures
+
+    return [*money_figures.all_of(planned, workload), *quality_figures.of_answer(planned, workload)]
 
 
 def _matrix(selection: Selection, workload: str) -> dict[str, dict[tuple[str, float], list[Any]]]:

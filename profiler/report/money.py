@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.analyse import crossings, interpolate
 from profiler.analyse.fit import Answer, Candidate, probe_words
+from profiler.analyse.joint import both
 from profiler.analyse.rightsize import rankings
-from profiler.report import published
+from profiler.report import published, quality
 from profiler.units import format_duration
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ def fit(answer: Answer) -> list[Any]:
     for ranking in rankings(answer):
         own = answer.of(ranking.workload)
         parts += [_limits(answer, ranking.workload, own), *published.table(own), *_fleets(own), _costs(own), *idle_words(own)]
-        parts += [ranking.sentence, *([ranking.change] if ranking.change else []), *(f"note: {note}" for note in ranking.notes)]
+        parts += [quality.table(own)] if any(c.quality.row is not None for c in own) or answer.question.quality.stated else []
+        parts += [*quality.steps(ranking.ladders)]
+        parts += [
+            *(_escape(text) for text in (ranking.sentence, ranking.change) if text),
+            *(_escape(f"note: {note}") for note in ranking.notes),
+        ]
         parts += [*_missing(own), ""]
     return [*parts, *(f"note: {note}" for note in answer.notes)]
 
@@ -41,7 +47,7 @@ def costs(answer: Answer) -> list[Any]:
         parts += [f"[bold]{_escape(ranking.workload)}[/]", _costs(own, every=True), *idle_words(own)]
         for c in own:
             parts += _money_words(c)
-        parts += [ranking.sentence, *_crossings(own), *_missing(own), ""]
+        parts += [_escape(ranking.sentence), *_crossings(own), *(_escape(f"note: {note}") for note in ranking.notes), *_missing(own), ""]
     return [*parts, *(f"note: {note}" for note in answer.notes)]
 
 
@@ -52,6 +58,7 @@ def plain(answer: Answer) -> dict[str, Any]:
         "qos": str(answer.question.target),
         "demand": demand.text if demand is not None else None,
         "currency": answer.question.prices.currency,
+        "quality": asdict(answer.question.quality),
         "candidates": [_plain_candidate(c) for c in answer.candidates],
         "rankings": [
             {
@@ -61,6 +68,7 @@ def plain(answer: Answer) -> dict[str, Any]:
                 "sentence": r.sentence,
                 "change": r.change,
                 "notes": list(r.notes),
+                "ladders": [quality.plain_ladder(ladder) for ladder in r.ladders],
                 "cheapest_by_demand": {
                     basis: [finite(asdict(s)) for s in made] for basis, made in crossings.by_basis(answer.of(r.workload)).items()
                 },
@@ -78,9 +86,12 @@ def _plain_candidate(c: Candidate) -> dict[str, Any]:
             "provenance_class": c.provenance,
             "verdicts": [
                 {"load_kind": kind, "load": p.load, "result": p.result, "reason": p.reason, "starts": p.starts, "runs": list(p.verdicts)}
+                | {"joint": both(p.result, c.joint.quality if c.joint is not None else None)}
                 for kind, limit in c.limits.items()
                 for p in limit.probes
             ],
+            "verdict": asdict(c.joint) if c.joint is not None else None,
+            "quality": quality.plain(c.quality),
             "limit_measured": {
                 kind: {"lower": limit.lower, "upper": limit.upper, "reason": limit.reason} for kind, limit in c.limits.items()
             },
@@ -175,6 +186,9 @@ def _costs(own: Sequence[Candidate], every: bool = False) -> Any:
     table = _table(f"{currency}: a month at the demand, then per 1,000 requests (per 1M tokens)")
     for name in ("backend", "offer"):
         table.add_column(name)
+    judged = every and any(c.quality.row is not None for c in costed)
+    if judged:
+        table.add_column("quality")
     for name in ("month", "at the demand", "at λ*", "at saturation", "price of the QoS"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("class", no_wrap=True)
@@ -183,6 +197,7 @@ def _costs(own: Sequence[Candidate], every: bool = False) -> Any:
             table.add_row(
                 _escape(c.name),
                 _escape(f"{cost.offers_words} x {cost.offer.name}, {cost.offer.basis}, {cost.offer.as_of}"),
+                *([quality.short(c.quality)] if judged else []),
                 f"{SIGNS[cost.points[0].relation]}{cost.points[0].per_month:,.2f}",
                 *(point_words(cost.at(name)) for name in ("demand", "limit", "saturation")),
                 qos_price_words(cost),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from profiler.analyse.margins import NONE_STATED, Margins
+from profiler.analyse.quality_store import Evaluations, Standing, open_all
 from profiler.analyse.together import Together, judge_together
 from profiler.errors import ReportError
 from profiler.plan import load_label
@@ -30,6 +32,7 @@ class Selection:
     sweep_id: str
     store: Store
     documents: Sequence[Mapping[str, Any]]
+    margins: Margins = NONE_STATED  # for quality; with one the answer is of quality and QoS together
 
     @cached_property
     def own(self) -> list[Row]:
@@ -65,6 +68,22 @@ class Selection:
     def _latencies(self) -> dict[str, pa.Table]:
         """What the distributions of the measured runs are drawn from; of requests never more than a figure needs, stamps least of all."""
         return self.store.request_columns((row["run_id"] for row in self.done), LATENCIES)
+
+    @cached_property
+    def evaluations(self) -> Evaluations:
+        """What RESULTS/quality holds."""
+        return open_all(self.store.path, self.margins)
+
+    @cached_property
+    def standings(self) -> Mapping[str, Standing]:
+        """What is known of the quality of each backend, by the runs shown here."""
+        found: dict[str, Standing] = {}
+        pairs = sorted(zip(self.rows, self.documents, strict=True), key=lambda pair: pair[0]["status"] != "done")
+        for row, document in pairs:
+            if row["backend"] not in found:
+                options = (document["provenance"].get("backend") or {}).get("options")
+                found[row["backend"]] = self.evaluations.of(document["run"], options)
+        return found
 
     def together(self, rows: Sequence[Row]) -> Together:
         """The verdict of one cell over its engine starts."""
@@ -120,7 +139,7 @@ class Selection:
         return next((row["qos"] for row in self.of(workload) if row["qos"]), None)
 
 
-def select(store: Store, sweep_id: str | None = None) -> Selection:
+def select(store: Store, sweep_id: str | None = None, margins: Margins = NONE_STATED) -> Selection:
     """The runs of `sweep_id` (an unambiguous beginning will do), or of the newest sweep. Raises ReportError.
 
     A sweep that found cells already measured by another one is about those runs as well: each run's document names all cells of its
@@ -138,16 +157,16 @@ def select(store: Store, sweep_id: str | None = None) -> Selection:
         raise ReportError(f"{store.path}: {what} called {sweep_id!r}", hint="`profile results ls` shows the ids")
     newest = [row["run_id"] for row in rows if row["sweep_id"] == found[0]][-1]
     cells = store.run(newest)["provenance"].get("cells") or []
-    return of_cells(store, found[0], cells)
+    return of_cells(store, found[0], cells, margins)
 
 
-def of_cells(store: Store, sweep_id: str, cells: Collection[str]) -> Selection:
+def of_cells(store: Store, sweep_id: str, cells: Collection[str], margins: Margins = NONE_STATED) -> Selection:
     """The runs of one sweep and of its cells, whoever measured them."""
     wanted = set(cells)
     documents = store.documents(row["run_id"] for row in store.rows() if row["sweep_id"] == sweep_id or row["cell_id"] in wanted)
     measured = {_key(d["run"]) for d in documents if d["run"]["status"] == "done"}
     kept = [d for d in documents if d["run"]["status"] == "done" or _key(d["run"]) not in measured]
-    return Selection(sweep_id, store, sorted(kept, key=_order))
+    return Selection(sweep_id, store, sorted(kept, key=_order), margins)
 
 
 def cohort_values(requests: pa.Table | None, column: str, vacuous: bool) -> tuple[list[float], int]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from profiler.machine.difference import differences
+from profiler.report import quality_page
 from profiler.report.selection import Row, Selection, label
 from profiler.units import format_duration, format_size
 
@@ -31,6 +32,7 @@ def header(selection: Selection, planned: Answer | None = None) -> list[tuple[st
         ("Requests", _counts(rows)),
         ("Validity", _validity(rows)),
         ("Provenance", ", ".join(_distinct(row["provenance_class"] for row in rows)) + "; " + _software(documents)),
+        *([("Quality", told)] if (told := quality_page.trust(selection)) else []),
         ("Prices", _prices(planned)),
         ("Not measured, not verified", " ".join(_not_verified(selection))),
     ]
@@ -206,7 +208,7 @@ def _not_verified(selection: Selection) -> list[str]:
         )
     if any("-in-f32" in (row["variant"] or "") for row in rows):
         found.append("This CPU has no 16-bit arithmetic that OpenVINO uses: variants named -in-f32 compute and cache in f32.")
-    if len({row["variant"] for row in rows}) > 1:
+    if len({row["variant"] for row in rows}) > 1 and all(standing.row is None for standing in selection.standings.values()):
         found.append("Quality: not evaluated; a faster variant may answer worse. The samples below are no evaluation.")
     if any(row["load_kind"] == "concurrency" for row in rows):
         found.append("Requests of one run are taken as independent.")

@@ -33,7 +33,7 @@ def load(text: str) -> QosTarget:
         raise QosError(f"{path}: cannot be read: {error.strerror}", hint="docs/qos.md has an example") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise QosError(f"{path}: not valid TOML: {error}", hint="docs/qos.md has an example") from error
-    table = raw.get("qos", raw)
+    table = raw.get("qos", {key: value for key, value in raw.items() if key != "quality"})  # [quality]: profiler.analyse.margins
     if isinstance(table, str):
         return parse(table)
     if not isinstance(table, dict):
