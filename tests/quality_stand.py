@@ -82,7 +82,7 @@ class Stand:
                 return 400, {"error": {"message": f"prompt_logprobs of {k}, which is greater than max allowed: {self.allows}"}}
             places: list[Any] = [None]
             for before, token in itertools.pairwise(ids):
-                ranked = sorted(top(before, token, self.worse).items(), key=lambda one: -one[1])
+                ranked = sorted(top(before, token, self.worse + shift).items(), key=lambda one: -one[1])
                 sent = ranked[:k] + [one for one in ranked[k:] if one[0] == token]
                 places.append({str(t): {"logprob": v, "rank": ranked.index((t, v)) + 1} for t, v in reversed(sent)})
             choice["prompt_logprobs"] = places
