@@ -55,12 +55,13 @@ class Stand:
             self._came.notify_all()
             self._came.wait_for(lambda: len(self._inside) >= self.gathers or time.monotonic() > self._last_s + GATHERING_S, GATHERING_S)
         try:
-            return self.reply(path, body, *((" (turned)", 0.01) if self._inside[me] else ("", 0.0)))
+            return self.reply(path, body)
         finally:
             with self._came:
                 del self._inside[me]
 
-    def reply(self, path: str, body: dict[str, Any], turn: str = "", shift: float = 0.0) -> tuple[int, dict[str, Any]]:
+    def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        turn, shift = (" (turned)", 0.01) if self._inside.get(threading.get_ident()) else ("", 0.0)
         self.asked.append(body)
         if self.breaks_at and self.breaks_at in json.dumps(body):
             return 500, {"error": {"message": "out of order"}}
