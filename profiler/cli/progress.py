@@ -27,7 +27,7 @@ class Progress:
         self._tty = sys.stderr.isatty()
         self._measuring_s = 0.0  # spent in cells that are done; set-up and engine starts are not what is left
         self._cell_began = time.monotonic()
-        self._spoke = 0.0
+        self._spoke = time.monotonic()
         self._live = False
 
     def note(self, text: str) -> None:
@@ -43,9 +43,12 @@ class Progress:
             click.echo(text, err=True)
 
     def live(self, text: str) -> None:
-        """Where it is: replaced by the next one on a terminal, not said elsewhere."""
+        """Where it is: replaced by the next one on a terminal, said now and then elsewhere."""
         if self._tty:
             self._line(text)
+        elif time.monotonic() - self._spoke >= QUIET_PERIOD_S:
+            self._spoke = time.monotonic()
+            click.echo(text, err=True)
 
     def cell_started(self, cell: Cell) -> None:
         self._spoke = self._cell_began = time.monotonic()

@@ -48,7 +48,7 @@ for _other in (sql, import_, tools, export, results_keep.verify, results_keep.pu
 @_results
 @_as_json
 def ls(results: Path, as_json: bool) -> None:
-    """One line per run, oldest first."""
+    """One line per run, oldest first; then one per evaluation."""
     store = _open(results)
     rows = store.rows()  # not runs(): a frame would wait a second for pandas
     _warn(store)
@@ -63,6 +63,11 @@ def ls(results: Path, as_json: bool) -> None:
         table = [LS_COLUMNS, *([_cell(row[name]) for name in LS_COLUMNS] for row in rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         click.echo("\n".join(" ".join(map(str.rjust, line, widths)) for line in table))
+    if not as_json:
+        from profiler.quality import documents
+
+        for key, words in documents.told(store.path):
+            click.echo(f"evaluation {key}: {words}")
 
 
 @command.command("show")
@@ -70,8 +75,15 @@ def ls(results: Path, as_json: bool) -> None:
 @_results
 @_as_json
 def show(run_id: str, results: Path, as_json: bool) -> None:
-    """Everything stored of one run, as JSON (its provenance, quality, verdicts and samples), with --json or without."""
-    click.echo(json.dumps(_open(results).run(run_id), indent=2, ensure_ascii=False))
+    """Everything stored of one run, as JSON (its provenance, quality, verdicts and samples), with --json or without.
+
+    The key of an evaluation shows its document.
+    """
+    from profiler import catalog
+    from profiler.quality import documents
+
+    document = documents.load(catalog.results(results), run_id) if documents.is_key(run_id) else None
+    click.echo(json.dumps(document or _open(results).run(run_id), indent=2, ensure_ascii=False))
 
 
 def _open(results: Path) -> Store:

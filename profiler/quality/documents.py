@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from profiler.errors import StoreError
+from profiler.store.writer import seal_of, sealed
 
 FORMAT = "slm-profiler-quality"
 VERSION = 1
 FOLDER = "quality"
+NOT_AS_WRITTEN = "does not have the checksum it was written with"
 
 
 def key_of(*parts: Any) -> str:
@@ -33,6 +36,8 @@ def load(results: Path, key: str) -> dict[str, Any] | None:
         raise StoreError(f"{path}: {error}", hint="remove it, and evaluate again") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT or document.get("version") != VERSION:
         raise StoreError(f"{path}: not an evaluation of version {VERSION}", hint="remove it, and evaluate again")
+    if document.get("sha256") not in (None, seal_of(document)):
+        raise StoreError(f"{path}: {NOT_AS_WRITTEN}", hint="remove it, and evaluate again")
     return document
 
 
@@ -44,6 +49,22 @@ def paths(results: Path) -> list[Path]:
         return []
     except OSError as error:
         raise StoreError(f"{results / FOLDER}: cannot be read: {error.strerror}", hint="give a results folder you may read") from error
+
+
+def is_key(text: str) -> bool:
+    """Whether it is shaped like one of `key_of`; run ids are not."""
+    return re.fullmatch(r"[0-9a-f]{16}", text) is not None
+
+
+def told(results: Path) -> list[tuple[str, str]]:
+    """Key and one line of each that can be read, oldest first."""
+    found = sorted(load_sound(results), key=lambda one: str(one["made_at"]))
+    return [(one["key"], f"{one['backend']['name']}, {one['model']['name']}, {one['made_at']}") for one in found]
+
+
+def is_underway(path: Path) -> bool:
+    """What an evaluation keeps while it asks, and a file that is being written."""
+    return path.suffix == ".part" or ".part." in path.name or path.name.startswith(".")
 
 
 def load_sound(results: Path) -> list[dict[str, Any]]:
@@ -59,7 +80,7 @@ def load_sound(results: Path) -> list[dict[str, Any]]:
 def keep(results: Path, key: str, document: dict[str, Any]) -> Path:
     """Written beside, synced and renamed: a reader never sees half of it. What was kept of it underway goes. Raises StoreError."""
     path = results / FOLDER / f"{key}.json"
-    _write(path, {"format": FORMAT, "version": VERSION, "key": key, **document}, sync=True)
+    _write(path, sealed({"format": FORMAT, "version": VERSION, "key": key, **document}), sync=True)
     forget_part(results, key)
     return path
 

@@ -1,0 +1,99 @@
+"""Is every evaluation of a results folder as it was written? Names what is not. Reads only, changes nothing.
+
+A document holds the checksum of itself, and the SHA-256 of a file beside it (KEY.top.npz).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from profiler.errors import StoreError
+from profiler.quality import documents
+from profiler.store.verify import Damage, Kind
+from profiler.store.writer import checksum
+
+
+@dataclass(frozen=True)
+class Checked:
+    """`evaluations` were looked at, `sound` of them are as written, by their own checksums where they have them."""
+
+    evaluations: int
+    sound: int
+    underway: int
+    damages: list[Damage]
+
+
+def check(results: Path) -> Checked:
+    """Check every document. Raises StoreError when the folder itself cannot be read."""
+    damages: list[Damage] = []
+    beside: set[str] = set()
+    paths, sound = documents.paths(results), 0
+    for path in paths:
+        found = list(faults(path))
+        beside |= set(files_of(_read(path) or {}))
+        damages += found
+        sound += not found
+    rest = sorted((results / documents.FOLDER).iterdir()) if (results / documents.FOLDER).is_dir() else []
+    known = {path.name for path in paths} | beside
+    underway = {path.name.split(".")[0] for path in rest if path.suffix == ".part"}
+    for path in rest:
+        if path.name in known or documents.is_underway(path) or path.name.split(".")[0] in underway:
+            continue
+        damages.append(Damage(path, None, "foreign", "not a file of an evaluation"))
+    return Checked(len(paths), sound, len(underway), damages)
+
+
+def faults(path: Path) -> Iterator[Damage]:
+    """What is wrong with one document and the files it names."""
+    try:
+        document = documents.load(path.parent.parent, path.stem)
+    except StoreError as error:
+        yield Damage(path, None, _kind(error, _read(path)), error.message.removeprefix(f"{path}: "))
+        return  # what it names may be wrong too
+    if document is None:
+        yield Damage(path, None, "missing", "is not there")
+        return
+    if document.get("key") != path.stem:
+        yield Damage(path, None, "foreign", f"is the evaluation {document.get('key')}")
+    for name, digest in files_of(document).items():
+        yield from _file_faults(path.parent / name, digest)
+
+
+def files_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """The files beside a document, with their SHA-256; a name that leaves the folder is none of them."""
+    drift = document.get("drift")
+    top = drift.get("top") if isinstance(drift, dict) else None
+    if not isinstance(top, dict) or not isinstance(top.get("file"), str) or Path(top["file"]).name != top["file"]:
+        return {}
+    return {top["file"]: str(top.get("sha256"))}
+
+
+def _kind(error: StoreError, document: Mapping[str, Any] | None) -> Kind:
+    version = (document or {}).get("version")
+    if isinstance(version, int) and version > documents.VERSION:
+        return "newer schema"
+    return "damaged" if error.message.endswith(documents.NOT_AS_WRITTEN) else "unreadable"
+
+
+def _file_faults(path: Path, digest: str) -> Iterator[Damage]:
+    try:
+        found = checksum(path)["sha256"]
+    except FileNotFoundError:
+        yield Damage(path, None, "missing", "is not there")
+    except OSError as error:
+        yield Damage(path, None, "no permission", f"cannot be read: {error.strerror}")
+    else:
+        if found != digest:
+            yield Damage(path, None, "damaged", documents.NOT_AS_WRITTEN)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
