@@ -51,8 +51,11 @@ def ask(asker: Asker, example: Example) -> Asked:
     except tool_calls.Broken as error:
         way = "tool_calls" if message.get("tool_calls") else told
         return Asked(Score(False, str(error)), "[]", way, text)
-    why = tool_calls.problem(example.expected, calls, ordered=example.ordered)
-    return Asked(Score(why is None, why), tool_calls.text_of(calls), way, text or None)
+    try:
+        why = tool_calls.problem(example.expected, calls, ordered=example.ordered)
+        return Asked(Score(why is None, why), tool_calls.text_of(calls), way, text or None)
+    except RecursionError:
+        return Asked(Score(False, "the arguments are nested too deeply"), "[]", way, text)
 
 
 def _message(asker: Asker, example: Example) -> tuple[dict[str, Any], str]:

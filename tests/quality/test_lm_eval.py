@@ -51,7 +51,7 @@ class Completions(Stand):
             ids = [body["prompt"][-1]]
             for _ in range(body["max_tokens"]):
                 ids.append(best_after(ids[-1]))
-            text = " wakes before the town and nobody sees it"
+            text = "wakes before the town and nobody sees it"
             return 200, {"choices": [{"index": 0, "text": text, "token_ids": ids[1:], "finish_reason": "length"}]}
         return super().reply(path, body)
 

@@ -16,6 +16,7 @@ from quality_stand import Stand, standing
 from profiler.errors import EngineError
 from profiler.quality import tasks, tool_asking, tool_calls
 from profiler.quality.asking import Asker, NotGiven
+from profiler.quality.evaluate import tasks_part
 from profiler.quality.tasks import Example
 from profiler.quality.tool_calls import Call
 from profiler.records import Endpoint
@@ -250,3 +251,27 @@ def test_one_that_takes_no_chat_was_not_asked_and_one_that_fails_is_an_error() -
         ask(stand)
     with standing(ToolStand("broken")) as stand, pytest.raises(EngineError, match="out of order"):
         ask(stand)
+
+
+def test_arguments_without_bottom_fail_the_example_and_nothing_else() -> None:
+    for depth in (300, 600, 900, 5000):
+        nested = "[" * depth + "]" * depth
+        said = f'<tool_call>{{"name": "weather", "arguments": {{"city": {nested}}}}}</tool_call>'
+        expected = {"name": "weather", "arguments": {"city": json.loads("[" * 200 + "]" * 200)}}
+        with standing(ToolStand("plain", said)) as stand:
+            assert not ask(stand, expected=expected).score.passed
+
+
+def test_what_is_kept_of_an_example() -> None:
+    example = Example("e", "How is it in Oslo?", WEATHER, "tool-call", tools=tuple(TOOLS))
+    with standing(ToolStand("refuses")) as stand:
+        endpoint = Endpoint("127.0.0.1", int(stand.url.rsplit(":", 1)[1].partition("/")[0]), "stand")
+        part = tasks_part(Asker(endpoint), tasks.Tasks("mine", (example,)), None, lambda line: None, [], lambda: None)
+    (kept,) = part["examples"]
+    assert kept["passed"] is True and json.loads(kept["answer"]) == [WEATHER]
+    assert kept["way"] == tool_asking.BY_MESSAGE and kept["text"].startswith("<tool_call>")
+
+
+def test_the_examples_that_the_docs_show() -> None:
+    found = tasks.read(Path(__file__).resolve().parents[2] / "docs" / "examples" / "tool-calls.jsonl")
+    assert not found.bad_lines and [one.id for one in found.examples] == ["one-call", "numbers", "two-calls", "schema", "no-call"]
