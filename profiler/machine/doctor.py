@@ -81,7 +81,12 @@ def _environment(spec: environments.EnvironmentSpec) -> Check:
     except EnvironmentError_ as error:
         return Check(f"environment {spec.name}", False, error.message, error.hint)
     if found is None:
-        return Check(f"environment {spec.name}", False, f"not built yet; the first {'evaluation with --harness' if spec.name == 'lm-eval' else 'sweep'} builds it", f"profile engines install {engine}")
+        return Check(
+            f"environment {spec.name}",
+            False,
+            f"not built yet; the first {'evaluation with --harness' if spec.name == 'lm-eval' else 'sweep'} builds it",
+            f"profile engines install {engine}",
+        )
     return Check(f"environment {spec.name}", True, str(found.python))
 
 
