@@ -74,14 +74,19 @@ def _disk() -> Check:
 
 
 def _environment(spec: environments.EnvironmentSpec) -> Check:
-    # vLLM has one environment by kind of device, other engines' environments belong together.
-    engine = spec.name if spec.name.startswith("vllm-") else spec.name.split("-")[0]
+    # OpenVINO's two belong together; vLLM has one by kind of device, and the others are installed by their own name.
+    engine = "openvino" if spec.name.startswith("openvino") else spec.name
     try:
         found = environments.installed(spec)
     except EnvironmentError_ as error:
         return Check(f"environment {spec.name}", False, error.message, error.hint)
     if found is None:
-        return Check(f"environment {spec.name}", False, "not built yet; the first sweep builds it", f"profile engines install {engine}")
+        return Check(
+            f"environment {spec.name}",
+            False,
+            f"not built yet; the first {'evaluation with --harness' if spec.name == 'lm-eval' else 'sweep'} builds it",
+            f"profile engines install {engine}",
+        )
     return Check(f"environment {spec.name}", True, str(found.python))
 
 
