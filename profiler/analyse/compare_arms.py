@@ -48,6 +48,7 @@ class Arm:
     label: str
     runs: tuple[ArmRun, ...]
     named: frozenset[str] = frozenset()
+    results: Path | None = None  # the folder of its runs, where their evaluations are
 
     def only(self, starts: Iterable[str]) -> Arm:
         """The arm with the runs of these engine starts alone."""

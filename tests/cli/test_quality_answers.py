@@ -12,7 +12,6 @@ import pytest
 import profiler as pf
 from profiler.cli import main as program
 from profiler.report import html
-from profiler.report.choice import choices
 from profiler.report.selection import select
 from profiler.store.store import Store
 
@@ -137,18 +136,6 @@ def test_the_report_shows_what_was_evaluated_and_runs_no_markup_of_an_answer(res
     shutil.rmtree(results / "quality")
     bare = html.render(select(Store(results)))
     assert 'id="quality"' not in bare and "Quality was not evaluated" in bare
-
-
-def test_the_answer_of_a_report_is_of_quality_too(results: Path) -> None:
-    from profiler.analyse.margins import Margins
-
-    (free,) = choices(select(Store(results)))
-    assert not any("not evaluated" in text for text in (*free.why, *free.but)) and any("was not asked" in text for text in free.but)
-    (proven,) = choices(select(Store(results), margins=Margins(drift_margin=0.02)))
-    assert any(text.startswith("Of quality and QoS together") for text in proven.why)
-    change(results, INT8, damaged)
-    (without,) = choices(select(Store(results), margins=Margins(drift_margin=0.02)))
-    assert INT8 not in without.use and any(f"{INT8} is left out, quality INFERIOR" in text for text in without.why)
 
 
 def test_frames_hold_the_same(results: Path) -> None:
