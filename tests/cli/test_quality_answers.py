@@ -148,3 +148,19 @@ def test_frames_hold_the_same(results: Path) -> None:
     shutil.rmtree(results / "quality")
     none = pf.open(results).quality().set_index("backend")
     assert none.perplexity.isna().all() and none.command[INT8].startswith("profile evaluate")
+
+
+def test_compare_takes_a_margin_as_a_rule(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sides = (f"{results}:backend={BF16}", f"{results}:backend={INT8}")
+    code, out, _ = run(capsys, "compare", *sides)
+    assert code == 0 and f"Quality: {INT8} against {BF16}: perplexity +0.60%" in out
+    change(results, INT8, damaged)
+    code, out, _ = run(capsys, "compare", *sides, "--drift-margin", "2%", "--json")
+    found = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+    assert code == found["exit_code"] == 4 and found["outcome"] == "regression" and found["quality"][0]["result"] == "INFERIOR"
+    assert found["reason"].startswith(f"regression: quality of {INT8} INFERIOR")
+    shutil.rmtree(results / "quality")
+    code, out, _ = run(capsys, "compare", *sides, "--drift-margin", "2%", "--json")
+    assert code == 5 and "profile evaluate" in json.loads(out)["quality"][0]["text"]
+    _, out, _ = run(capsys, "compare", *sides)
+    assert "Quality:" not in out
