@@ -22,6 +22,7 @@ from profiler.analyse import compare_effect as effects
 from profiler.analyse import compare_rules as rules_of
 from profiler.analyse.compare_arms import Arm, ArmRun
 from profiler.analyse.compare_effect import StartFigure
+from profiler.analyse.compare_quality import QualityChange
 from profiler.analyse.compare_rules import RUN_METRICS, Rule
 from profiler.errors import StoreError, UsageError
 
@@ -88,6 +89,7 @@ class Comparison:
     refused: tuple[tuple[str, str], ...]
     changed: tuple[str, ...]
     set_aside: int  # runs that count for nothing: failed, invalid, disturbed
+    quality: tuple[QualityChange, ...] = ()
 
     @property
     def exit_code(self) -> int:

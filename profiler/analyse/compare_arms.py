@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class Arm:
     label: str
     runs: tuple[ArmRun, ...]
     named: frozenset[str] = frozenset()
+    results: Path | None = None  # the folder of its runs, where their evaluations are
 
     def only(self, starts: Iterable[str]) -> Arm:
         """The arm with the runs of these engine starts alone."""
@@ -63,7 +65,7 @@ def load(label: str, store: Store, documents: Sequence[Mapping[str, Any]], named
     """An arm from run.json documents of `store`; reads the latencies of their cohorts, no token stamps."""
     values = _values(store, [str(d["run"]["run_id"]) for d in documents if d["run"]["status"] == "done"])
     runs = [ArmRun(d["run"], d.get("provenance") or {}, values.get(str(d["run"]["run_id"]), {})) for d in documents]
-    return Arm(label, tuple(runs), frozenset(named))
+    return Arm(label, tuple(runs), frozenset(named), store.path)
 
 
 def _values(store: Store, run_ids: Sequence[str]) -> dict[str, dict[str, Floats]]:

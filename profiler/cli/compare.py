@@ -24,6 +24,8 @@ _FLAGS = {"workloads": "workload", "rates": "rate"}  # whose names in the code a
     "--fail-if", "rules", multiple=True, metavar="RULE", help='What is a regression: "ttft_p99 > +5%", "output_tps < -3%". Repeat it.'
 )
 @click.option("--confidence", type=float, default=0.95, show_default=True, help="Of each bound, and of all regressions together.")
+@click.option("--margin", metavar="SHARE", help="How far the pass rate may fall below BASE's, e.g. 5%: a rule on quality.")
+@click.option("--drift-margin", metavar="SHARE", help="How far the perplexity may rise above BASE's, e.g. 2%: a rule on quality.")
 @click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="Where sweep:ID and run:ID look."
 )
@@ -49,6 +51,8 @@ def command(
     sources: tuple[str, ...],
     rules: tuple[str, ...],
     confidence: float,
+    margin: str | None,
+    drift_margin: str | None,
     results: Path,
     with_suspect: bool,
     allow_differing: bool,
@@ -67,15 +71,18 @@ def command(
     profile compare results:engine_version=0.25.0 results:engine_version=0.26.0
     profile compare --ab old.toml new.toml --starts 8 --workload chat --concurrency 4 --fail-if "tpot_p95 > +5%"
 
-    Exit codes with --fail-if: 0 within every limit, proven; 4 a regression proven; 5 inconclusive. Without it the rules are
+    Exit codes with --fail-if or a margin: 0 within every limit, proven; 4 a regression proven; 5 inconclusive. Without it the rules are
     ttft_p95 > +5%, tpot_p95 > +5%, output_tps < -5% and the exit code is 0.
     """
     from profiler.analyse.compare import compare
+    from profiler.analyse.compare_quality import with_quality
     from profiler.analyse.compare_rules import DEFAULT_RULES, parse
+    from profiler.analyse.margins import given
 
     if as_json and markdown == "-":
         raise UsageError("--json and --markdown - both want stdout", hint="write one of them to a file")
     parsed = [parse(rule) for rule in rules or DEFAULT_RULES]
+    margins = given(margin, drift_margin)
     _check(sources, ab, flags)
     if ab is not None:
         from profiler.cli.compare_ab import measure_both
@@ -89,8 +96,9 @@ def command(
         for warning in dict.fromkeys(warning for store in stores.values() for warning in store.warnings):
             click.echo(f"warning: {warning}", err=True)
     found = compare(base, new, parsed, confidence, with_suspect=with_suspect, allow_differing=allow_differing)
+    found = with_quality(found, base, new, margins)
     _show(found, markdown, html, as_json)
-    return found.exit_code if rules else 0
+    return found.exit_code if rules or margins.stated else 0
 
 
 def _check(sources: tuple[str, ...], ab: tuple[str, str] | None, flags: dict[str, Any]) -> None:

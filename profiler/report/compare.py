@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.analyse.compare import Compared, Comparison
 from profiler.analyse.compare_rules import percent
+from profiler.report.money import finite
 from profiler.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ HOW = (
 def plain(found: Comparison) -> dict[str, Any]:
     """Everything, for `--json`; NaN and infinity do not occur."""
     content = asdict(found)
+    content["quality"] = finite(content["quality"])
     content["refused"] = [{"cell": cell, "reason": why} for cell, why in found.refused]
     return {"format": "slm-profiler comparison", "version": FORMAT_VERSION, "exit_code": found.exit_code, **content}
 
@@ -72,6 +74,7 @@ def remarks(found: Comparison) -> list[tuple[str, list[str]]]:
         ("Refused", [f"{cell}: {reason}" for cell, reason in found.refused]),
         ("Only in base", list(found.only_base)),
         ("Only in new", list(found.only_new)),
+        ("Quality", [change.text for change in found.quality]),
         ("Set aside", [f"{found.set_aside} runs: failed, invalid or disturbed"] if found.set_aside else []),
     ]
     return [(heading, lines) for heading, lines in parts if lines]

@@ -12,7 +12,6 @@ import pytest
 import profiler as pf
 from profiler.cli import main as program
 from profiler.report import html
-from profiler.report.choice import choices
 from profiler.report.selection import select
 from profiler.store.store import Store
 
@@ -139,18 +138,6 @@ def test_the_report_shows_what_was_evaluated_and_runs_no_markup_of_an_answer(res
     assert 'id="quality"' not in bare and "Quality was not evaluated" in bare
 
 
-def test_the_answer_of_a_report_is_of_quality_too(results: Path) -> None:
-    from profiler.analyse.margins import Margins
-
-    (free,) = choices(select(Store(results)))
-    assert not any("not evaluated" in text for text in (*free.why, *free.but)) and any("was not asked" in text for text in free.but)
-    (proven,) = choices(select(Store(results), margins=Margins(drift_margin=0.02)))
-    assert any(text.startswith("Of quality and QoS together") for text in proven.why)
-    change(results, INT8, damaged)
-    (without,) = choices(select(Store(results), margins=Margins(drift_margin=0.02)))
-    assert INT8 not in without.use and any(f"{INT8} is left out, quality INFERIOR" in text for text in without.why)
-
-
 def test_frames_hold_the_same(results: Path) -> None:
     r = pf.open(results)
     frame = r.quality(drift_margin="2%").set_index("backend")
@@ -161,3 +148,19 @@ def test_frames_hold_the_same(results: Path) -> None:
     shutil.rmtree(results / "quality")
     none = pf.open(results).quality().set_index("backend")
     assert none.perplexity.isna().all() and none.command[INT8].startswith("profile evaluate")
+
+
+def test_compare_takes_a_margin_as_a_rule(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sides = (f"{results}:backend={BF16}", f"{results}:backend={INT8}")
+    code, out, _ = run(capsys, "compare", *sides)
+    assert code == 0 and f"Quality: {INT8} against {BF16}: perplexity +0.60%" in out
+    change(results, INT8, damaged)
+    code, out, _ = run(capsys, "compare", *sides, "--drift-margin", "2%", "--json")
+    found = json.loads(out, parse_constant=lambda name: pytest.fail(name))
+    assert code == found["exit_code"] == 4 and found["outcome"] == "regression" and found["quality"][0]["result"] == "INFERIOR"
+    assert found["reason"].startswith(f"regression: quality of {INT8} INFERIOR")
+    shutil.rmtree(results / "quality")
+    code, out, _ = run(capsys, "compare", *sides, "--drift-margin", "2%", "--json")
+    assert code == 5 and "profile evaluate" in json.loads(out)["quality"][0]["text"]
+    _, out, _ = run(capsys, "compare", *sides)
+    assert "Quality:" not in out

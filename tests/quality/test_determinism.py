@@ -76,8 +76,12 @@ def test_one_by_one_is_only_asked_twice() -> None:
 
 def test_a_server_that_differs_when_alone_is_said_so_and_asked_one_by_one() -> None:
     class Moody(Stand):
-        def reply(self, path: str, body: dict[str, Any], turn: str = "", shift: float = 0.0) -> tuple[int, dict[str, Any]]:
-            return super().reply(path, body, f" {len(self.asked)}", shift)
+        def reply(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            status, said = super().reply(path, body)
+            for choice in said["choices"]:
+                if "message" in choice:
+                    choice["message"]["content"] += f" {len(self.asked)}"
+            return status, said
 
     found = measured(Moody())
     assert found["determinism"]["parallel"] == 1

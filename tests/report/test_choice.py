@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import synthetic
 
+from profiler.analyse.margins import Margins
+from profiler.quality import documents
 from profiler.report.choice import Choice, choices, target_words
 from profiler.report.selection import select
 from profiler.store.store import Store
@@ -157,3 +159,46 @@ def test_a_suspect_run_is_left_out_and_said(tmp_path: Path) -> None:
 def test_a_target_in_words() -> None:
     assert target_words(QOS) == "time to first token ≤ 500 ms for 95 % of requests; time per output token ≤ 40 ms for 95 % of requests"
     assert target_words(None) == "no target was set"
+
+
+def evaluated(store: Store, backend: str, worse: float) -> None:
+    """`worse`: nats per token."""
+    precision = backend.rpartition("-")[2]
+    windows = [[-1.0 - worse - 0.001 * (w % 3) * bool(worse)] * 20 for w in range(12)]
+    document = {
+        "made_at": "2026-11-24T10:00:00+00:00",
+        "model": {"name": "smollm2", "content_hash": None},
+        "backend": {"name": backend, "engine": "openvino", "options": {}},
+        "variant": {"variant_id": f"{precision}-from-q4_1", "precision": precision, "size_bytes": 100},
+        "demonstration_only": "demonstration only: twice",
+        "drift": {"text": "t", "digest": "d", "windows": windows, "reason": None, "top1": None, "top1_reason": "not given"},
+        "tasks": None,
+    }
+    documents.keep(store.path, precision, document)
+
+
+def test_quality_that_was_evaluated_is_in_the_answer(tmp_path: Path) -> None:
+    store, third = Store(tmp_path), "openvino-xeon-int8"
+    for backend, size in ((WIDE, 300), (third, 200), (NARROW, 100)):
+        keep(store, backend, 1, "FITS", variant_size_bytes=size, **spans(tpot_p50=20, tpot_p95=21, ttft_sched_p95=200))
+    evaluated(store, WIDE, 0.0)
+    evaluated(store, third, 0.005)
+    free = chosen(store)
+    assert free.use[0] == WIDE and any("quality was not evaluated" in why for why in free.why)  # of int4
+    evaluated(store, NARROW, 0.3)
+    free = chosen(store)
+    assert free.use[0] == WIDE and any("no margin says how much worse" in why for why in free.why)
+    assert any("was not asked" in text for text in free.but) and any("demonstration only" in text for text in free.but)
+    assert not any("not evaluated" in text for text in (*free.why, *free.but))
+    (found,) = choices(select(store, margins=Margins(drift_margin=0.02)))
+    assert found.use == (third, WIDE) and any("smallest weights are the better choice" in why for why in found.why)
+    assert any(f"{NARROW} is left out, quality INFERIOR" in why for why in found.why)
+    assert [line.quality for line in found.lines] == ["reference", "NON-INFERIOR", "INFERIOR"]
+
+
+def test_nobody_is_named_where_quality_proves_nobody(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    keep(store, NARROW, 1, "FITS")
+    (found,) = choices(select(store, margins=Margins(drift_margin=0.02)))
+    assert found.use == () and "no variant is proven on quality and QoS" in found.headline
+    assert any("profile evaluate --model smollm2 --backend" in why for why in found.why)
