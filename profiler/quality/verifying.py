@@ -40,8 +40,9 @@ def check(results: Path) -> Checked:
     rest = sorted((results / documents.FOLDER).iterdir()) if (results / documents.FOLDER).is_dir() else []
     known = {path.name for path in paths} | beside
     underway = {path.name.split(".")[0] for path in rest if path.suffix == ".part"}
+    owned = underway | {path.stem for path in paths if _read(path) is None}  # which files such a document names is not known
     for path in rest:
-        if path.name in known or documents.is_underway(path) or path.name.split(".")[0] in underway:
+        if path.name in known or documents.is_underway(path) or path.name.split(".")[0] in owned:
             continue
         damages.append(Damage(path, None, "foreign", "not a file of an evaluation"))
     return Checked(len(paths), sound, len(underway), damages)
