@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from profiler.analyse import co_run
-from profiler.analyse.quality_words import verdict_words
+from profiler.analyse.quality_words import at_a_glance, verdict_words
 from profiler.analyse.spread import by_cell
 from profiler.plan import load_label
 from profiler.report import document, figures, goodput, quality_figures, quality_page, runs, telemetry, trust
@@ -139,7 +139,7 @@ def _planning(planned: Answer) -> list[dict[str, Any]]:
         "point": money.point_words,
         "price": money.qos_price_words,
         "idle": money.idle_words,
-        "quality": verdict_words,
+        "quality": lambda standing: at_a_glance(standing) or verdict_words(standing),
     }
     return [
         {"ranking": r, "own": planned.of(r.workload), "figures": _planned_figures(planned, r.workload), "words": words}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from profiler.analyse.cost import HOURS_PER_MONTH
 from profiler.analyse.fit import Answer, Candidate
+from profiler.analyse.rightsize import passes
 from profiler.report import published
 from profiler.report.figures import PALETTE, Figure, layout
 
@@ -144,7 +145,7 @@ def _idle(own: Sequence[Candidate], workload: str, number: int) -> Figure | None
 def _tornado(own: Sequence[Candidate], workload: str, number: int) -> Figure | None:
     import plotly.graph_objects as go
 
-    chosen = [c for c in own if c.tornado and c.cheapest is not None]
+    chosen = [c for c in own if c.tornado and c.cheapest is not None and passes(c)]
     if not chosen:
         return None
     best = min(chosen, key=lambda c: c.cheapest.points[0].per_1k_requests if c.cheapest is not None else math.inf)

@@ -41,7 +41,7 @@ def _drift(selection: Selection) -> Figure | None:
         number = selection.backends.index(name)
         plot.add_trace(_point([_ratio(row)], [named(name)], row, number, name, of_trace(run), axis="x"))
         words.append(f"{name}: {_told(row)}")
-    layout(plot, "perplexity against the reference", "")
+    layout(plot, "drift of the perplexity", "")
     plot.update_layout(showlegend=False)
     plot.update_xaxes(tickformat="+.1%")
     if selection.margins.drift_margin is not None:
@@ -74,7 +74,7 @@ def _against_goodput(selection: Selection, workload: str) -> Figure | None:
         plot.add_trace(trace)
     front = _front([(name, -run["goodput"], _ratio(row) or 0.0) for name, row, run in points])
     _line(plot, sorted((run["goodput"], _ratio(row)) for name, row, run in points if name in front))
-    layout(plot, "highest goodput, requests/s", "perplexity against the reference")
+    layout(plot, "highest goodput, requests/s", "drift of the perplexity")
     plot.update_yaxes(tickformat="+.1%")
     words = "; ".join(f"{name}: {run['goodput']:.3g}/s at {label(run)}, {_told(row)}" for name, row, run in points)
     caption = f"Right and low is good. On the front, where no other has as much goodput and as little drift: {', '.join(front)}; by the estimates. {BOUNDS}"
@@ -97,7 +97,7 @@ def _against_cost(own: Sequence[Candidate], workload: str, number: int) -> Figur
         plot.add_trace(_point([cost], [_ratio(row)], row, k, name, of_trace(c.row), axis="y"))
     front = _front([(name, cost, _ratio(row) or 0.0) for name, row, cost, _, _ in points])
     _line(plot, sorted((cost, _ratio(row)) for name, row, cost, _, _ in points if name in front))
-    layout(plot, f"{points[0][3]} per 1,000 requests", "perplexity against the reference")
+    layout(plot, f"{points[0][3]} per 1,000 requests", "drift of the perplexity")
     plot.update_yaxes(tickformat="+.1%")
     words = "; ".join(f"{name}: {cost:.3g} {currency}, {_told(row)}" for name, row, cost, currency, _ in points)
     caption = f"Left and low is good. On the front, where no other costs as little and drifts as little: {', '.join(front)}; by the estimates, at the demand. {BOUNDS}"
@@ -117,6 +117,7 @@ def _point(x: list[Any], y: list[Any], row: Row, number: int, name: str, meta: d
         x=x,
         y=y,
         mode="markers",
+        cliponaxis=False,
         marker={"size": 11, "color": colour, "symbol": "circle-open" if row.is_reference else "circle", "line": {"width": 2}},
         name=named(name) + (" (reference)" if row.is_reference else ""),
         meta=meta,
