@@ -5,7 +5,7 @@ are few, skewed and decide everything. Their mean is tested, which is right on a
 be wrong, because the rare bad start that raises the mean is the one that was not seen, and where it was not seen the spread looks small too. So
 the mean is compared with a share `a` on the scale (1 - (mean / a)^k) / k, where its spread grows with it (a Box-Cox scale of the mean; for
 skewness in a t test see Hall, J. R. Statist. Soc. B 54, 1992). k is the smaller the more the starts differ, because no share exceeds 1: shares
-of nothing or all are only as skewed as a binomial. Neither
+of nothing or all are only as skewed as a binomial. An upper bound also assumes a spread between starts that was not seen. Neither
 bound is tighter than Clopper-Pearson on the independent requests of all starts (bootstrap.memory), and the spread is never taken as less than
 those make it. Constants and error rates: docs/verdicts.md, bench/verdicts.py.
 """
@@ -25,6 +25,9 @@ DECIDING = 3  # fewer starts than this only screen
 LOOKS = (3, 5, 8, 12, 16, 24, 32, 48, 64)  # numbers of starts after which a cell may be found decided, where starts are added until it is
 SPEND = 1.5  # of the error alpha, looks up to the part t of all starts spend alpha t^1.5 (Kim and DeMets, Biometrika 74, 1987)
 STEEP, STEEP_LEAST, STEEP_AT = 2.0, 0.25, 2.5  # k of an upper bound: STEEP_AT - cv / 2, within these; cv of the shares over starts
+# The cv of the shares over starts that is assumed though not seen: so many times the root of how many requests tell as much as one; it fades
+# as starts come, and is down to 0.7 of itself after so many.
+UNSEEN, UNSEEN_STARTS = 0.3, 12
 FLAT = 0.5  # k of a lower bound: a bad start that was seen raises mean and spread alike
 GRID, REACH = 601, 8.0  # of the scale that a boundary is found on
 STUDENT = 0.9  # of each level: Student's statistics are less alike from look to look than normal ones, and err 1.05 to 1.12 times as often (simulated)
@@ -50,9 +53,17 @@ def share_bounds(starts: Sequence[StartShare], alpha_lo: float, alpha_hi: float)
     variance, each = float(shares.var(ddof=1)), worth / count
     seen = (mean * worth + 0.5) / (worth + 1)  # none that missed is not never
     spread = math.sqrt(max(variance, seen * (1 - seen) / each) / count)
+    # A queue remembers the longer, and its misses hang the more on how fast a start is, the nearer it is to capacity: with utilisation u as
+    # 1 / (1 - u)^2 and 1 / (1 - u). So a memory that was seen tells of bad starts that were not.
+    unseen = UNSEEN * math.sqrt(max(1.0, sum(start.n for start in starts) / worth) * UNSEEN_STARTS / (UNSEEN_STARTS + count))
+    student = _student(alpha_hi, count)
     return (
         min(_lower(mean, _student(alpha_lo, count) * spread), share_lower(missed, worth, alpha_lo)),
-        max(_upper(seen, spread * math.sqrt(count) / seen, _student(alpha_hi, count) * spread), share_upper(missed, worth, alpha_hi)),
+        max(
+            _upper(seen, spread * math.sqrt(count) / seen, student * spread),
+            _upper_unseen(mean, unseen, each, student**2 / count),
+            share_upper(missed, worth, alpha_hi),
+        ),
     )
 
 
@@ -113,6 +124,15 @@ def _upper(mean: float, cv: float, error: float) -> float:
     if mean <= (1 + k) * error:
         return min(1.0, (1 + k) ** (1 + 1 / k) * error)
     return min(1.0, mean * (1 - k * error / mean) ** (-1 / k))
+
+
+def _upper_unseen(mean: float, cv: float, each: float, error2: float) -> float:
+    """The largest share a with (a - mean)^2 <= error2 x (a (1 - a) / each + (cv a)^2): the spread at `a` by counting and between starts."""
+    square = 1 - error2 * (cv**2 - 1 / each)
+    half = mean + error2 / each / 2
+    if square <= 0:
+        return 1.0
+    return min(1.0, (half + math.sqrt(max(0.0, half**2 - square * mean**2))) / square)
 
 
 def _lower(mean: float, error: float) -> float:
