@@ -7,7 +7,6 @@ import random
 from statistics import NormalDist
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
