@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+FREE = np.int64(1 << 40)  # tokens left of a place that nobody has
 
 
 @dataclass(frozen=True)
@@ -68,30 +69,33 @@ def simulate(server: Server, rate: float, cv: float, starts: int, requests: int,
     first, last = np.full((starts, requests), np.nan), np.full((starts, requests), np.nan)
     row = np.arange(starts)
     now, head = np.zeros(starts), np.zeros(starts, dtype=np.int64)
-    left = np.zeros((starts, server.slots), dtype=np.int64)
+    left = np.full((starts, server.slots), FREE)
     who = np.zeros((starts, server.slots), dtype=np.int64)
     ended = np.zeros(starts, dtype=np.int64)
-    while True:
-        running = (left > 0).sum(axis=1)
-        alive = ended < requests
-        if not alive.any():
-            return Runs(came, first, last, tokens)
-        # An idle server waits for the next arrival.
-        now = np.where(alive & (running == 0), np.maximum(now, padded[row, head]), now)
-        takes = alive & (running < server.slots) & (padded[row, head] <= now)
-        slot = np.argmin(left, axis=1)  # a free place has 0 left
+    while (ended < requests).any():
+        running = (left < FREE).sum(axis=1)
+        following = padded[row, head]  # inf when all have been taken in
+        # An idle server waits for the next arrival; one that is done waits for ever.
+        now = np.where((running == 0) & (ended < requests), np.maximum(now, following), now)
+        takes = (running < server.slots) & (following <= now)
         taken = row[takes]
         prefill_s = np.zeros(starts)
         prefill_s[taken] = server.per_input_token_s * input_tokens[taken, head[taken]]
-        left[taken, slot[taken]] = tokens[taken, head[taken]]
-        who[taken, slot[taken]] = head[taken]
-        running = running + takes
-        now = np.where(alive, now + speed * (server.step_s + server.per_running_s * running + prefill_s), now)
+        slot = np.argmax(left[taken], axis=1)
+        left[taken, slot], who[taken, slot] = tokens[taken, head[taken]], head[taken]
+        step_s = speed * (server.step_s + server.per_running_s * (running + takes) + prefill_s)
+        # Steps that are all alike are one: until an answer ends, or until one comes that there is a place for.
+        steps = left.min(axis=1)
+        with np.errstate(invalid="ignore"):
+            until = np.ceil(np.where(running < server.slots, (following - now) / step_s, np.inf))
+        steps = np.where(takes, 1, np.where(until < steps, np.maximum(until, 1), steps)).astype(np.int64)
+        steps = np.where(running + takes == 0, 0, steps)
+        now = now + steps * step_s
         first[taken, head[taken]] = now[taken]
         head[taken] += 1
-        busy = left > 0
-        left -= busy
-        done = busy & (left == 0)
-        which, place = np.nonzero(done)
+        left = np.where(left < FREE, left - steps[:, None], FREE)
+        which, place = np.nonzero(left == 0)
         last[which, who[which, place]] = now[which]
-        ended += done.sum(axis=1)
+        left[which, place] = FREE
+        ended += np.bincount(which, minlength=starts)
+    return Runs(came, first, last, tokens)

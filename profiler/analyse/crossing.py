@@ -5,8 +5,9 @@ to that (its tail is log-linear), and it is monotone by construction. A probe co
 
 The interval: starts differ and a start counts as one, so each start's curve lies higher or lower by an amount of its own, normal over starts,
 with the slope in common (it is known well: within a start the loads share prompts and arrivals). The long-run share over starts at a load is
-then Phi(mean z / sqrt(1 + tau^2)), and where that crosses is bounded by the generalised pivotal quantity as in profiler.analyse.starts, the
-uncertainty of the slope drawn with it. Where the share leaps between two measured loads a curve between them would be fancy: there
+then Phi(mean z / sqrt(1 + tau^2)), and where that crosses is bounded by the generalised pivotal quantity, as for the mean of a lognormal
+(Weerahandi, J. Am. Stat. Assoc. 88, 1993; Krishnamoorthy and Mathew, J. Stat. Planning and Inference 115, 2003), the uncertainty of the slope
+drawn with it. Where the share leaps between two measured loads a curve between them would be fancy: there
 the interval ends at the loads themselves.
 """
 

@@ -6,8 +6,8 @@ there on only whole cohorts steer: after each one a curve is fitted through all 
 says: in the first start a load a rung below the crossing and one a rung above it, in the next two one as near to it as can be and one of those,
 and from the fourth on the near one alone.
 
-After 3, 5, 8, ... starts the interval is looked at, each look at its part of the error, each end at half of it, so that all looks together are
-wrong no more often than stated. The search ends when λ* is known to a rung either side, or when the starts are used up: then the interval is as
+After 3, 5, 8, ... starts the interval is looked at, each end at half of the error, each look at a level of its own, so that all looks together
+are wrong no more often than stated. The search ends when λ* is known to a rung either side, or when the starts are used up: then the interval is as
 wide as it is.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from profiler.analyse.crossing import NEAR, Crossing, Interval, allowed, first_crossing, grows, limit, seen
 from profiler.analyse.percentiles import ALPHA
-from profiler.analyse.starts import DECIDING, SPENDING
+from profiler.analyse.starts import DECIDING, LOOKS, boundary
 from profiler.analyse.together import counts
 from profiler.records import Result
 
@@ -145,11 +145,11 @@ class Search:
     def _looked_at(self) -> Interval:
         latest = Interval(None, None)
         starts = list(self._sound().values())
-        for number, share in looks(self.most_starts).items():
+        for number, level in looks(self.most_starts, ALPHA / 2).items():
             if len(starts) < number:
                 break
             runs = [seen(row, load) for rows in starts[:number] for load, row in rows.items()]
-            latest = limit(runs, allowed(self._any()), ALPHA / 2 * share, self.rung)
+            latest = limit(runs, allowed(self._any()), level, self.rung)
             if self._close(latest):
                 break
         return latest
@@ -290,11 +290,9 @@ def passes(document: Document, load: float) -> bool:
     return all((c["miss_share"] or 0.0) <= c["allowed_share"] for c in verdict["constraints"])
 
 
-def looks(most_starts: int) -> dict[int, float]:
-    """After how many starts one looks, and the part of the error each look spends: as the square of their number, for early ones say little."""
-    numbers = sorted({*(number for number in SPENDING if number < most_starts), max(most_starts, DECIDING)})
-    whole = sum(number**2 for number in numbers)
-    return {number: number**2 / whole for number in numbers}
+def looks(most_starts: int, alpha: float) -> dict[int, float]:
+    """After how many starts one looks, and the level of each look, which together err with probability `alpha` (starts.boundary)."""
+    return boundary(tuple(sorted({*(number for number in LOOKS if number < most_starts), max(most_starts, DECIDING)})), alpha)
 
 
 def _worst(document: Document) -> float:

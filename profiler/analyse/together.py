@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from profiler.analyse.percentiles import ALPHA
-from profiler.analyse.starts import DECIDING, StartShare, share_bounds, spent, starts_needed
+from profiler.analyse.starts import DECIDING, LOOKS, StartShare, level, share_bounds, starts_needed
 from profiler.records import Result
 
 
@@ -46,9 +46,11 @@ class Together:
     constraints: tuple[TogetherConstraint, ...] = ()
 
 
-def judge_together(documents: Iterable[Mapping[str, Any]], *, sequential: bool = False, alpha: float = ALPHA) -> Together:
-    """The verdict of one cell. `documents` are run.json of its runs; `sequential`: starts are added until it is decided, so that
-    each look spends its part of the error `alpha` (starts.SPENDING).
+def judge_together(
+    documents: Iterable[Mapping[str, Any]], *, sequential: bool = False, alpha: float = ALPHA, looks: Sequence[int] = LOOKS
+) -> Together:
+    """The verdict of one cell. `documents` are run.json of its runs; `sequential`: starts are added until it is decided, looked at after
+    each number of `looks`, which share the error `alpha` (starts.boundary).
 
     Failed and invalid runs count for nothing, nor do runs that are suspect for what ran beside them. Runs that are suspect only because they
     did not settle do count: to leave out the starts whose queue grew would leave the good ones.
@@ -68,8 +70,11 @@ def judge_together(documents: Iterable[Mapping[str, Any]], *, sequential: bool =
     verdicts = [[document["verdicts"][0] for document in found] for found in by_start.values()]
     texts = [constraint["text"] for constraint in verdicts[0][0]["constraints"]]
     confidence = 1 - alpha
-    alpha *= spent(len(by_start)) if sequential else 1.0
-    constraints = tuple(_constraint(verdicts, number, len(texts), alpha) for number in range(len(texts)))
+    # Each of m constraints may fail the target, so there they share the error; to fit, each must, at the whole of it.
+    fit, fail = alpha, alpha / len(texts)
+    if sequential:
+        fit, fail = (level(len(by_start), looks, whole) for whole in (fit, fail))
+    constraints = tuple(_constraint(verdicts, number, fail, fit) for number in range(len(texts)))
     growing = _backlog_grows([verdict for found in verdicts for verdict in found], alpha)
     result, reason = _overall(constraints, len(by_start), growing, confidence)
     return Together(result, reason, len(by_start), runs, aside, len(by_start) < DECIDING, constraints)
@@ -92,21 +97,21 @@ def _screened(documents: Sequence[Mapping[str, Any]], aside: int) -> Together:
     return Together(result, reason, 1, len(documents), aside, screening=True)
 
 
-def _constraint(verdicts: Sequence[Sequence[Mapping[str, Any]]], number: int, of: int, alpha: float) -> TogetherConstraint:
+def _constraint(verdicts: Sequence[Sequence[Mapping[str, Any]]], number: int, alpha_fail: float, alpha_fit: float) -> TogetherConstraint:
     each = [[verdict["constraints"][number] for verdict in found] for found in verdicts]
     if each[0][0].get("kind") in ("floor", "makespan"):
-        return _floor(each, alpha / of, alpha)
+        return _floor(each, alpha_fail, alpha_fit)
     starts = [
         StartShare(sum(c["misses"] for c in found), sum(c["n"] for c in found), sum(float(c.get("independent") or c["n"]) for c in found))
         for found in each
     ]
     allowed = float(each[0][0]["allowed_share"])
-    lower, upper = share_bounds(starts, alpha / of, alpha)
+    lower, upper = share_bounds(starts, alpha_fail, alpha_fit)
     result: Result = "UNDECIDED"
     if len(starts) >= DECIDING:
         result = "FITS" if upper <= allowed else "FAILS" if lower > allowed else "UNDECIDED"
     shares = tuple(start.misses / start.n for start in starts)
-    needed = starts_needed(starts, allowed, alpha / of, alpha) if result == "UNDECIDED" else None
+    needed = starts_needed(starts, allowed, alpha_fail, alpha_fit) if result == "UNDECIDED" else None
     if needed is not None:
         needed = max(needed, DECIDING)
     n, worth = sum(start.n for start in starts), sum(start.independent for start in starts)
@@ -132,7 +137,7 @@ def _floor(each: Sequence[Sequence[Mapping[str, Any]]], alpha_fail: float, alpha
 
 
 def _backlog_grows(verdicts: Sequence[Mapping[str, Any]], alpha: float) -> bool:
-    """Whether the mean growth over the runs is above zero: one-sided t test at the level of a FITS."""
+    """Whether the mean growth over the runs is above zero: one-sided t test at the whole error: this proves nothing, it only withholds a FITS."""
     growth = [float(verdict["backlog"]["growth"]) for verdict in verdicts if verdict.get("backlog")]
     if len(growth) < 2:
         return False

@@ -7,7 +7,6 @@ import random
 from statistics import NormalDist
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,5 +171,7 @@ def test_another_limit_far_away_is_searched_anew() -> None:
 
 @given(st.integers(3, 60))
 def test_all_looks_together_spend_the_whole_error(most: int) -> None:
-    assert sum(looks(most).values()) == pytest.approx(1.0)
-    assert min(looks(most)) == 3 and max(looks(most)) == most
+    """Oracle: Bonferroni below, a single look above; test_starts.py simulates what the looks of a whole search err."""
+    levels = looks(most, 0.025)
+    assert min(levels) == 3 and max(levels) == most
+    assert max(levels.values()) <= 0.025 <= sum(levels.values()) / (0.9 if most > 3 else 1.0) + 1e-9
