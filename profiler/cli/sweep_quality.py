@@ -87,7 +87,7 @@ def evaluate(
     for backend in left_out:
         found.failed[backend.name] = "not evaluated: none of its cells could be measured"
     backends = [backend for backend in backends if backend not in left_out]
-    progress.note(f"quality: {len(backends)} backends, reference {found.reference}")
+    progress.note(f"quality: {len(backends)} backend{'s' if len(backends) != 1 else ''} to evaluate, reference {found.reference}")
     try:
         what = _asked(spec, backends, progress, flags)
     except ProfilerError as error:
