@@ -66,13 +66,16 @@ def errors(trials: dict[tuple[str, str, int, int], list[Trial]]) -> str:
     for metric in METRICS:
         for name, reading, _, _, wrong in CASES:
             found = trials[name, metric, *STATED]
-            bad = sum(result in wrong for result, _ in found)
+            bad = [result for result, _ in found if result in wrong]
             decided = np.mean([result != "UNDECIDED" for result, _ in found])
-            lines.append(f"| {metric}_p95 | {name} | {len(found)} | {bad} | {decided:.0%} | {np.mean([used for _, used in found]):.1f} |")
-            every.append((reading, len(found), bad))
+            lines.append(
+                f"| {metric}_p95 | {name} | {len(found)} | {len(bad)} | {decided:.0%} | {np.mean([used for _, used in found]):.1f} |"
+            )
+            every.append((reading, len(found), len(bad)))
     for readings in (("limit", "near"), ("on it",), ("load",)):
-        n, bad = (sum(one[k] for one in every if one[0] in readings) for k in (1, 2))
-        lines.append(f"| both | {' and '.join(readings)} | {n} | **{bad}** | | |")
+        n = sum(count for reading, count, _ in every if reading in readings)
+        wrongs = sum(bad for reading, _, bad in every if reading in readings)
+        lines.append(f"| both | {' and '.join(readings)} | {n} | **{wrongs}** | | |")
     return "\n".join(lines)
 
 

@@ -122,8 +122,8 @@ def _upper(mean: float, cv: float, error: float) -> float:
     up again on, because the spread at a larger share is judged by a mean that is nearly nothing, it stays."""
     k = min(max(STEEP_AT - cv / 2, STEEP_LEAST), STEEP)
     if mean <= (1 + k) * error:
-        return min(1.0, (1 + k) ** (1 + 1 / k) * error)
-    return min(1.0, mean * (1 - k * error / mean) ** (-1 / k))
+        return float(min(1.0, (1 + k) ** (1 + 1 / k) * error))
+    return float(min(1.0, mean * (1 - k * error / mean) ** (-1 / k)))
 
 
 def _upper_unseen(mean: float, cv: float, each: float, error2: float) -> float:
