@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from profiler.analyse.capacity import REQUESTS, SEED, UNKNOWN_ERROR
 from profiler.analyse.fit import Answer, Candidate
-from profiler.analyse.ladder import Ladder, ladders
+from profiler.analyse.ladder import Ladder, ladders, size_of
 from profiler.analyse.percentiles import order_statistic
 from profiler.analyse.quality_words import told
 from profiler.analyse.replicas import replay
@@ -41,7 +41,14 @@ def _ranking(answer: Answer, workload: str) -> Ranking:
     own = answer.of(workload)
     good = [c for c in own if passes(c)]
     ready = [c for c in good if c.cheapest is not None and (c.capacity is not None or answer.question.demand is None)]
-    by_class = tuple((name, tuple(sorted((c for c in ready if c.provenance == name), key=_per_1k))) for name in CLASSES)
+    stated = (
+        answer.question.quality.stated
+    )  # then each is proven as good as the reference, and of equal costs the smaller weights stand first
+
+    def order(c: Candidate) -> tuple[float, float]:
+        return _per_1k(c), (size_of(c) or float("inf")) if stated else 0.0
+
+    by_class = tuple((name, tuple(sorted((c for c in ready if c.provenance == name), key=order))) for name in CLASSES)
     by_class = tuple((name, found) for name, found in by_class if found)
     made = tuple(ladders(own, answer.question.quality))
     notes = []
@@ -146,7 +153,7 @@ def _sentence(answer: Answer, workload: str, own: Sequence[Candidate], by_class:
         unknown = best.estimate is not None and not best.estimate.checked
         doubt = " Whether it keeps the target was not published: it may need more." if unknown else ""
         least = "at least " if name == "imported" else ""
-        told_of = f" Its quality: {told(best.quality)}{_unjudged(answer)}." if best.quality.row is not None else ""
+        told_of = f" Its quality: {told(best.quality)}{_unjudged(answer, best)}." if best.quality.row is not None else ""
         return (
             f"{begin} {asked}: {best.name} on {best.row['device']}, {count}{money.offers_words} x {money.offer.name} "
             f"({money.offer.basis}): {least}{point.per_month:,.2f} {currency} a month, {point.per_1k_requests:.3g} {currency} per 1,000 requests ({name}).{doubt}{told_of}"
@@ -162,8 +169,9 @@ def _sentence(answer: Answer, workload: str, own: Sequence[Candidate], by_class:
     return f"Nothing keeps {qos} at {asked} by what the store holds."
 
 
-def _unjudged(answer: Answer) -> str:
-    return "" if answer.question.quality.stated else "; whether that will do was not asked: no margin was stated"
+def _unjudged(answer: Answer, best: Candidate) -> str:
+    is_reference = best.quality.row is not None and best.quality.row.is_reference
+    return "" if answer.question.quality.stated or is_reference else "; whether that will do was not asked: no margin was stated"
 
 
 def _change(answer: Answer, own: Sequence[Candidate], by_class: Sequence[tuple[str, tuple[Candidate, ...]]]) -> str:
