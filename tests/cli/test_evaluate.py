@@ -197,3 +197,36 @@ def test_one_that_is_gone_is_named_and_the_others_are_kept(folder: Path, stands:
     answer = json.loads(done.stdout)
     assert list(answer["failed"]) == ["gone"] and [row["backend"] for row in answer["variants"]] == ["full", "copy"]
     assert done.return_value == 0
+
+
+def test_a_dry_run_asks_nobody_and_says_what_it_would(folder: Path, stands: dict[str, Stand]) -> None:
+    done = evaluate(folder, "--dry-run", "--json", names=("full", "copy"))
+    answer = json.loads(done.stdout)
+    assert list(answer) == ["load", "seconds_min", "seconds_max", "backends"], "docs/json.md names them"
+    assert [(one["backend"], one["is_reference"], one["windows"], one["examples"], one["stored"]) for one in answer["backends"]] == [
+        ("full", True, 12, 60, None),
+        ("copy", False, 12, 60, None),
+    ]
+    assert 0 < answer["seconds_min"] < answer["seconds_max"]
+    assert not any(stand.asked for stand in stands.values()) and not (folder / "results").exists()
+    assert evaluate(folder, names=("full", "copy")).return_value == 0
+    text = evaluate(folder, "--dry-run", names=("full", "mute")).stdout.splitlines()
+    assert "12 windows and 60 examples" in text[1] and "as on 20" in text[1], "the time of the evaluation before"
+    assert "a guess" in text[2], "nothing is known of another backend"
+
+
+def test_answers_that_change_with_the_load_are_asked_one_by_one_and_that_is_said(folder: Path, stands: dict[str, Stand]) -> None:
+    stands["copy"].turns_at = stands["copy"].gathers = 2
+    (folder / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS[:4])))
+    (folder / "text.txt").write_text(TEXT[: len(TEXT) // 4])
+    done = evaluate(folder, "--json", names=("full", "copy"))
+    answer = json.loads(done.stdout)
+    assert {name: found["parallel"] for name, found in answer["determinism"].items()} == {"full": 8, "copy": 1}
+    assert {row["backend"]: row["passed"] for row in answer["variants"]} == {"full": 4, "copy": 4}, "what was turned is not what is scored"
+    kept = [json.loads(path.read_text()) for path in (folder / "results" / "quality").glob("*.json")]
+    assert {one["backend"]["name"]: one["asked"].partition(",")[0] for one in kept} == {
+        "full": "8 requests at once",
+        "copy": "one request at a time",
+    }
+    line = evaluate(folder, "--parallel", "2", names=("copy",)).stdout
+    assert "copy: deterministic alone; at 2 at once 0 of 4 answers and 0 of" in line and "asked 2 at once, as you said" in line
