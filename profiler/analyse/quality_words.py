@@ -19,6 +19,19 @@ def drift_words(row: Row | None) -> str:
     return f"{row.drift.ratio - 1:+.2%}{bounds}"
 
 
+def kl_words(row: Row | None) -> str:
+    """`0.0027 (0.0026 to 0.0029)`, nats per token, or —."""
+    if row is None or row.kl is None:
+        return NONE
+    bounds = f" ({row.kl.lo:.2g} to {row.kl.hi:.2g})" if row.kl.lo is not None and row.kl.hi is not None else ""
+    return f"{row.kl.value:.2g}{bounds}" if row.kl.value >= 1e-6 else "under 0.000001"
+
+
+def top1_words(row: Row | None) -> str:
+    """`95.4%` of the tokens, or —."""
+    return f"{row.top1.value:.1%}" if row is not None and row.top1 is not None else NONE
+
+
 def passed_words(row: Row | None) -> str:
     """`20 of 24 (0 lost, 1 gained)`: lost and gained against the reference."""
     if row is None or row.passed is None:

@@ -22,6 +22,8 @@ _OWN = {
     "drift": ("share", f"perplexity / the reference's − 1, on the same tokens; {_WHY}"),
     "drift_lo": ("share", f"lower one-sided 95 % bound; {_WHY}"),
     "drift_hi": ("share", f"upper one-sided 95 % bound; {_WHY}"),
+    "kl": ("nats per token", f"KL divergence of the variant from the reference over the most probable tokens, a lower bound; {_WHY}"),
+    "top1": ("share", f"of the tokens at which both find the same token most probable; {_WHY}"),
     "passed": ("examples", f"examples passed; {_WHY}"),
     "examples": ("examples", f"examples asked and answered; {_WHY}"),
     "lost": ("examples", f"the reference passes, this one does not; {_WHY}"),
@@ -71,7 +73,9 @@ def _row(standing: Standing) -> dict[str, Any]:
         return {"reason": standing.reason, "command": standing.command}
     drift, pairs = row.drift, row.tasks
     lacking = [
-        f"{name}: {why}" for name, why in row.missing.items() if name != "verdict" and not (row.is_reference and name in ("drift", "pairs"))
+        f"{name}: {why}"
+        for name, why in row.missing.items()
+        if name != "verdict" and not (row.is_reference and name in ("drift", "pairs", "kl", "top1"))
     ]
     return {
         "is_reference": row.is_reference,
@@ -79,6 +83,8 @@ def _row(standing: Standing) -> dict[str, Any]:
         "drift": drift.ratio - 1 if drift is not None else None,
         "drift_lo": drift.ratio_lo - 1 if drift is not None and drift.ratio_lo is not None else None,
         "drift_hi": drift.ratio_hi - 1 if drift is not None and drift.ratio_hi is not None else None,
+        "kl": row.kl.value if row.kl is not None else None,
+        "top1": row.top1.value if row.top1 is not None else None,
         "passed": row.passed,
         "examples": row.examples,
         "lost": pairs.lost if pairs is not None else None,

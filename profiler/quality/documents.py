@@ -43,8 +43,13 @@ def load(results: Path, key: str) -> dict[str, Any] | None:
 
 def paths(results: Path) -> list[Path]:
     """The documents of a folder, by key; what is underway is none of them. Raises StoreError."""
+    return [path for path in entries(results) if path.suffix == ".json" and not path.name.startswith(".")]
+
+
+def entries(results: Path) -> list[Path]:
+    """All that lies in the folder now. Raises StoreError."""
     try:
-        return sorted(path for path in (results / FOLDER).iterdir() if path.suffix == ".json" and not path.name.startswith("."))
+        return sorted((results / FOLDER).iterdir())
     except FileNotFoundError:
         return []
     except OSError as error:

@@ -61,7 +61,7 @@ def tasks_part(
     """What the document says of the examples; goes on after those in `found`. `passed` is None where the server could not be asked."""
     left = tasks.examples[len(found) :]
     for example, outcome in zip(left, each(left, lambda example: _one(asker, example, tokenizer_json), at_once), strict=True):
-        found.append({"id": example.id, "scorer": example.scorer, **outcome})
+        found.append({"id": example.id, "scorer": example.scorer, "prompt": example.prompt, **outcome})
         progress(f"example {len(found)} of {len(tasks.examples)}")
         keep()
     return {

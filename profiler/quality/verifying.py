@@ -29,23 +29,28 @@ class Checked:
 
 def check(results: Path) -> Checked:
     """Check every document. Raises StoreError when the folder itself cannot be read."""
+    entries = documents.entries(results)  # read once: what comes while it is checked is no fault
     damages: list[Damage] = []
-    beside: set[str] = set()
-    paths, sound = documents.paths(results), 0
+    known: set[str] = set()
+    unreadable: set[str] = set()  # keys: nobody knows which files were theirs
+    paths = [path for path in entries if path.suffix == ".json" and not documents.is_underway(path)]
+    sound = 0
     for path in paths:
         found = list(faults(path))
-        beside |= set(files_of(_read(path) or {}))
+        document = _read(path)
+        known |= {path.name, *files_of(document or {})}
+        unreadable |= {path.stem} if document is None else set()
         damages += found
         sound += not found
-    rest = sorted((results / documents.FOLDER).iterdir()) if (results / documents.FOLDER).is_dir() else []
-    known = {path.name for path in paths} | beside
-    underway = {path.name.split(".")[0] for path in rest if path.suffix == ".part"}
-    owned = underway | {path.stem for path in paths if _read(path) is None}  # which files such a document names is not known
-    for path in rest:
-        if path.name in known or documents.is_underway(path) or path.name.split(".")[0] in owned:
-            continue
-        damages.append(Damage(path, None, "foreign", "not a file of an evaluation"))
+    underway = {_key(path) for path in entries if path.suffix == ".part" and not path.name.startswith(".")}
+    for path in entries:
+        if path.name not in known and not documents.is_underway(path) and _key(path) not in underway | unreadable:
+            damages.append(Damage(path, None, "foreign", "not a file of an evaluation"))
     return Checked(len(paths), sound, len(underway), damages)
+
+
+def _key(path: Path) -> str:
+    return path.name.partition(".")[0]
 
 
 def faults(path: Path) -> Iterator[Damage]:

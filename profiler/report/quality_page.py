@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from profiler.analyse.quality_store import Evaluation
-from profiler.analyse.quality_words import NONE, drift_words, passed_words, verdict_words
+from profiler.analyse.quality_words import NONE, drift_words, kl_words, passed_words, top1_words, verdict_words
 from profiler.quality import tasks
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class Line:
     variant: str
     perplexity: str
     drift: str
+    kl: str
+    top1: str
     passed: str
     verdict: str
     note: str
@@ -94,7 +96,7 @@ def _lines(selection: Selection) -> list[Line]:
         run = next(row for row in selection.rows if row["backend"] == name)
         row = standing.row
         perplexity = f"{row.perplexity:.3f}" if row is not None and row.perplexity is not None else NONE
-        words = (perplexity, drift_words(row), passed_words(row), verdict_words(standing))
+        words = (perplexity, drift_words(row), kl_words(row), top1_words(row), passed_words(row), verdict_words(standing))
         made.append(Line(name, str(run["model"]), str(run["variant"] or NONE), *words, _note(selection, name)))
     return made
 
@@ -109,7 +111,7 @@ def _note(selection: Selection, name: str) -> str:
         if verdict is not None:
             decide = f"; would decide it: {verdict.decide}" if verdict.decide else ""
             parts.append(f"{verdict.result}, {verdict.reason}, n = {verdict.n} {verdict.unit}{decide}")
-    hidden = ("verdict",) if not row.is_reference else ("verdict", "drift", "pairs")
+    hidden = ("verdict",) if not row.is_reference else ("verdict", "drift", "pairs", "kl", "top1")
     parts += [f"no {what.replace('_', ' ')}: {why}" for what, why in row.missing.items() if what not in hidden]
     return "; ".join(parts)
 
