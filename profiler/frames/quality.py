@@ -52,7 +52,7 @@ def frame(part: Part, margins: Margins) -> Frame:
         if standing.row is not None and standing.row.demonstration_only:
             marks.add(standing.row.demonstration_only)
     made = pd.DataFrame(found, columns=[*OF_RUN, *_OWN])
-    for name in ("perplexity", "drift", "drift_lo", "drift_hi", "difference_lo", "difference_hi"):
+    for name in ("perplexity", "drift", "drift_lo", "drift_hi", "kl", "top1", "difference_lo", "difference_hi"):
         made[name] = made[name].astype("float64")
     for name in ("passed", "examples", "lost", "gained"):
         made[name] = made[name].astype("Int64")
