@@ -98,7 +98,12 @@ class Folder:
                     sync(draft.folder / name)
             if run_folder(self.root, run_id).exists():
                 raise FileExistsError(run_id)
-            draft.publish(names)
+            try:
+                draft.publish(names)
+            except StoreError:
+                if run_folder(self.root, run_id).exists():  # it came between the look above and the rename
+                    raise FileExistsError(run_id) from None
+                raise
         finally:
             draft.discard()
 
