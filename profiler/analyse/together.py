@@ -71,7 +71,7 @@ def judge_together(
     texts = [constraint["text"] for constraint in verdicts[0][0]["constraints"]]
     confidence = 1 - alpha
     # Each of m constraints may fail the target, so there they share the error; to fit, each must, at the whole of it.
-    fit, fail = alpha, alpha / len(texts)
+    fit, fail = alpha, alpha / max(1, len(texts))
     if sequential:
         fit, fail = (level(len(by_start), looks, whole) for whole in (fit, fail))
     constraints = tuple(_constraint(verdicts, number, fail, fit) for number in range(len(texts)))
