@@ -69,7 +69,7 @@ def test_noise_on_the_weights_is_inferior_and_a_copy_is_not(
     )
     with served(models["copy"], tmp_path) as copy, served(models["noised"], tmp_path) as noised:
         arguments = ["evaluate", "--model", "stand", "--tokenizer", str(smollm2.folder), "--results", str(tmp_path / "results"), "--json"]
-        arguments += ["--tasks", str(tmp_path / "tasks.jsonl"), "--drift-margin", "2%"]
+        arguments += ["--tasks", str(tmp_path / "tasks.jsonl"), "--drift-margin", "2%", "--parallel", "1"]
         for name, running in (("reference", openvino_server), ("copy", copy), ("noised", noised)):
             options = f'url = "{running.endpoint.url}"\nmodel = "{running.endpoint.model}"\ndevice = "a test"\n'
             (tmp_path / f"{name}.toml").write_text(
