@@ -93,7 +93,7 @@ class Plan:
         return tuple(dict.fromkeys(cell.cell_id for cell in self.cells))
 
     def seconds(self) -> tuple[float, float]:
-        """Bounds of the measuring time in s: every window at its shortest, every window at its longest. Set-up not included."""
+        """Bounds of the measuring time in s: every window at its shortest, every window at its longest. Without set-up and drains."""
         starts, spec = sum(len(start.backends) for start in self.starts), self.sweep
         # Cells of one group are measured at once: the first stands for all of them.
         firsts = [

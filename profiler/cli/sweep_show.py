@@ -66,8 +66,8 @@ def dry_run(plan: Plan, quality: tuple[list[str], dict[str, Any]] | None, as_jso
         rules = [] if all(whole) else rules
         rules.append("a trace, a ramp and a step are measured from end to end")
     click.echo(
-        f"measuring takes between {format_duration(shortest)} and {format_duration(longest)}: {'; '.join(rules)}; "
-        "set-up on first use comes on top"
+        f"measuring takes between {format_duration(shortest)} and {format_duration(longest)}: {'; '.join(rules)}; on top come the answers that "
+        f"are still under way when a window closes (each at most {format_duration(plan.sweep.request_timeout_s)}), and set-up on first use"
     )
     for line in quality[0] if quality else ():
         click.echo(line)
