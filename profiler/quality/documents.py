@@ -7,10 +7,12 @@ import json
 import os
 import re
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from profiler.environments import locked
 from profiler.errors import StoreError
 from profiler.store.writer import seal_of, sealed
 
@@ -88,6 +90,19 @@ def keep(results: Path, key: str, document: dict[str, Any]) -> Path:
     _write(path, sealed({"format": FORMAT, "version": VERSION, "key": key, **document}), sync=True)
     forget_part(results, key)
     return path
+
+
+@contextmanager
+def alone(results: Path, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Only one process evaluates a key: another waits here, and then finds what the first one kept. Raises StoreError."""
+    folder = results / FOLDER
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder / f".{key}.lock", on_wait))
+        except OSError as error:
+            raise StoreError(f"{folder}: {error.strerror or error}") from error
+        yield
 
 
 def load_part(results: Path, key: str) -> dict[str, Any]:

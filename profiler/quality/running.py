@@ -92,17 +92,37 @@ def evaluate_one(backend: BackendSpec, what: Asked, results: Path, work: Path, t
     variant = engine.prepare(what.model, backend, tell.working, what.pip_args)
     made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     key = key_of(backend, variant, what, made_at)
-    stored = None if again else documents.load(results, key)
-    if stored is not None:
-        tell.note(f"{backend.name}: evaluated already, {stored['made_at']}")
-        return stored
-    if again:
-        documents.forget_part(results, key)
+    waits = f"{backend.name}: another process evaluates it, waiting"
+    with documents.alone(results, key, lambda: tell.note(waits)):
+        stored = None if again else documents.load(results, key)
+        if stored is not None:
+            tell.note(f"{backend.name}: evaluated already, {stored['made_at']}")
+            return stored
+        if again:
+            documents.forget_part(results, key)
+        documents.keep(results, key, _evaluated(engine, backend, variant, what, results, key, made_at, work, tell))
+        kept = documents.load(results, key)
+    assert kept is not None
+    return kept
+
+
+def _evaluated(
+    engine: Engine,
+    backend: BackendSpec,
+    variant: Variant,
+    what: Asked,
+    results: Path,
+    key: str,
+    made_at: str,
+    work: Path,
+    tell: Telling,
+) -> dict[str, Any]:
+    """The document; goes on after what an evaluation that was broken off had kept."""
     so_far = documents.load_part(results, key)
     if so_far:
         tell.note(f"{backend.name}: goes on after {len(so_far.get('examples', []))} of {len(what.tasks.examples)} examples")
     parts = _ask(engine, backend, variant, what, results, key, work, tell, so_far)
-    document = {
+    return {
         "made_at": made_at,
         "profiler_version": __version__,
         "model": _model(what.model, what.model_name),
@@ -114,10 +134,6 @@ def evaluate_one(backend: BackendSpec, what: Asked, results: Path, work: Path, t
         "asked": f"{_many(parts, what.at_once)}, greedy, prefix caching off",
         **parts,
     }
-    documents.keep(results, key, document)
-    kept = documents.load(results, key)
-    assert kept is not None
-    return kept
 
 
 def key_of(backend: BackendSpec, variant: Variant, what: Asked, made_at: str) -> str:

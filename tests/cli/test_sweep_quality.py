@@ -116,6 +116,19 @@ def test_each_backend_once_in_starts_of_its_own_after_all_timed_cells(spec: Path
     assert other.stderr.count("evaluated already") == 2 and json.loads(other.stdout)["quality"]["reference"] == "two"
 
 
+def test_two_processes_evaluate_a_backend_once_between_them(spec: Path, tmp_path: Path) -> None:
+    command = [*PROFILE, "evaluate", "--backend", str(tmp_path / "one.toml"), "--tokenizer", str(tmp_path)]
+    command += ["--text", str(tmp_path / "text.txt"), "--tasks", str(tmp_path / "tasks.jsonl")]
+    both = [
+        subprocess.Popen(command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=250)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sum("evaluated already" in text for text in said) == 1, said
+    assert set(evaluations(tmp_path)) == {"one"}
+
+
 def test_one_that_fails_is_named_and_the_others_are_kept(spec: Path, tmp_path: Path) -> None:
     """A backend that this machine cannot run has no timed cells either."""
     (tmp_path / "two.toml").write_text(BACKEND.format(ttft=1.0).replace('device = "cpu"', 'device = "cuda"') + '[needs]\ndevice = "cuda"\n')
