@@ -12,7 +12,7 @@ sweep: .venv/.core
 	$(BIN)/profile sweep --results $(RESULTS) --out $(RESULTS)/report.html $(foreach a,$(PIP_ARGS),--pip-args=$(a))
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from hypothesis import settings
 from real_model import smollm2  # noqa: F401 - a fixture
 from synthetic import make_document, make_drive, make_record  # noqa: F401 - fixtures
@@ -13,3 +14,15 @@ settings.load_profile("project")
 # A run in the background of a script (`make test &`, some CI) is started with SIGINT ignored, and so would be every program that a test starts
 # to interrupt it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test` has two lanes (pytest-xdist): one worker has all real engines, first and one at a time, on shared servers; the other begins with
+    the rest, a file at a time. Without workers only the order changes."""
+
+    def real(item: pytest.Item) -> bool:
+        return item.get_closest_marker("engine") is not None
+
+    items.sort(key=lambda item: not real(item))
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("engines" if real(item) else item.path.name))
