@@ -16,6 +16,7 @@ settings.load_profile("project")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`make test` has two lanes (pytest-xdist): one worker has all real engines, first and one at a time, on shared servers; the other begins with
     the rest, a file at a time. Without workers only the order changes."""
