@@ -114,7 +114,7 @@ def _crossings(said: dict[str, Any]) -> str:
 
     lines = []
     for basis, found in said["rankings"][0]["cheapest_by_demand"].items():
-        made = [Stretch(s["above"], s["upto"], Curve(**s["curve"]), s["month"]) for s in found]
+        made = [Stretch(s["above"], s["upto"], Curve(**s["curve"]), s["month"]) for s in found["imported"]]
         lines.append(f"* {basis}: {words(made, 4)}.")
     for basis in BASES[:2]:
         for xeon in (curve(said, name, "paid") for name in ("xeon-8580-fp16", "xeon-8580-int8")):

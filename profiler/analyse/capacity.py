@@ -20,6 +20,7 @@ PER_REPLICA = 60
 LEFT_OUT = 0.1  # of the requests, at the beginning: a fleet that starts empty is faster than one that runs
 MOST = 300  # replicas that are replayed
 SEED = 1
+SLOWEST = 4.0  # times: a law slowed by more no longer has to do with what was fitted
 UNKNOWN_ERROR = 0.25  # of a law that was fitted to fewer than three runs, where none can be left out
 
 
@@ -38,7 +39,7 @@ class Range:
 class Capacity:
     """`replicas` keep the target at the demand's peak (without `spares`); `fewest` would if λ* were at its upper end.
 
-    `mean_replicas`: over a day, where replicas come and go with the demand. Latencies are those of the replay.
+    `hours`: in each hour of the day, where replicas come and go with the demand; `mean_replicas` over them. Latencies are those of the replay.
     """
 
     replicas: int
@@ -52,6 +53,7 @@ class Capacity:
     ready_s: float | None
     provenance: Provenance
     notes: tuple[str, ...]
+    hours: tuple[int, ...] = ()  # empty: the same all day
 
 
 def erlang_c(servers: int, load: float) -> float:
@@ -86,16 +88,19 @@ def predicted_limit(law: Law, lengths: Sequence[tuple[int, int]], target: QosTar
 
 
 def predicted_range(law: Law, lengths: Sequence[tuple[int, int]], target: QosTarget, fails_at: float | None = None) -> Range | None:
-    """λ* by the law, with its steps longer and shorter by its error. None when it carries no rate. A measured failure bounds it."""
+    """λ* by the law, with its steps longer and shorter by its error. None when it carries no rate. A measured failure bounds it.
+
+    None, too, where the law carries the rate that was measured to fail however much it is slowed: it does not know what failed there.
+    """
     error = law.error if law.error is not None else UNKNOWN_ERROR
     note = f"by the fitted step times, ± {error:.0%}"
     factor = 1 + error
     lower = predicted_limit(law.slower(factor), lengths, target)
-    while fails_at is not None and lower >= fails_at and factor < 4:
+    while fails_at is not None and lower >= fails_at and factor < SLOWEST:
         factor *= 1.15
         lower = predicted_limit(law.slower(factor), lengths, target)
         note = f"by the fitted step times, slowed {factor:.2f} times until they fail where the measured run did ({fails_at:g}/s)"
-    if lower <= 0:
+    if lower <= 0 or (fails_at is not None and lower >= fails_at):
         return None
     upper = predicted_limit(law.slower(1 / (1 + error)), lengths, target)
     upper = min(upper, fails_at) if fails_at is not None else upper
@@ -135,12 +140,13 @@ def capacity(
     notes = []
     replicas, served = _fewest(demand, limit, lengths, target, routing, max(1, least))
     if replicas is None:
-        return f"even {MOST} replicas do not keep the target for these arrivals and {routing} routing"
+        return f"even {_most(max(1, least))} replicas do not keep the target for these arrivals and {routing} routing"
     if served is None:
         notes.append("not replayed: no step times could be fitted")
     if replicas > least:
         notes.append(f"the replay asks for {replicas - least} more than peak / λ*")
-    mean = _over_the_day(demand, limit, lengths, target, routing, replicas) if autoscale else float(replicas)
+    hours = _over_the_day(demand, limit, lengths, target, routing, replicas) if autoscale else ()
+    mean = sum(hours) / len(hours) if hours else float(replicas)
     if autoscale:
         notes.append(_cold_start(demand, ready_s))
     fewest = max(1, math.ceil(demand.rate * demand.peak / limit.upper - 1e-9)) if limit.upper else replicas
@@ -148,7 +154,18 @@ def capacity(
     waits = erlang_c(replicas, demand.rate * demand.peak / saturation) if saturation else None
     ttft, tpot = (_p95([getattr(r, name) for r in served or ()]) for name in ("ttft_sched_s", "tpot_s"))
     return Capacity(
-        replicas, min(fewest, replicas), spares, mean, ttft, tpot, idle, waits, ready_s, limit.provenance, (*notes, f"{routing} routing")
+        replicas,
+        min(fewest, replicas),
+        spares,
+        mean,
+        ttft,
+        tpot,
+        idle,
+        waits,
+        ready_s,
+        limit.provenance,
+        (*notes, f"{routing} routing"),
+        hours,
     )
 
 
@@ -157,31 +174,34 @@ def _fewest(
 ) -> tuple[int | None, list[Served] | None]:
     if limit.law is None:
         return least, None
-    for replicas in range(least, MOST + 1):
+    for replicas in range(least, _most(least) + 1):
         n = max(REQUESTS, PER_REPLICA * replicas)
         sample = list(demand.trace_lengths) or _sample(lengths, n)
         served = replay(demand.arrivals(n, SEED), sample, limit.law, replicas, routing, SEED)
         if keeps(target, served):
             return replicas, served
-        if replicas >= 4 * least + 8:
-            break
     return None, None
+
+
+def _most(least: int) -> int:
+    """Replicas that are tried, from `least` on."""
+    return min(MOST, 4 * least + 8)
 
 
 def _over_the_day(
     demand: Demand, limit: Range, lengths: Sequence[tuple[int, int]], target: QosTarget, routing: Routing, most: int
-) -> float:
-    """Mean replicas over the hours, each with what it and the next one need: scaling up ahead of the rise."""
+) -> tuple[int, ...]:
+    """Replicas in each hour, with what it and the next one need: scaling up ahead of the rise."""
     assert demand.rate is not None
     if not demand.shape:
-        return float(most)
+        return ()
     by_rate: dict[float, int] = {}
     for factor in set(demand.shape):
         hour = replace(demand, rate=max(demand.rate * factor, 1e-9), shape=())
         least = max(1, math.ceil((hour.rate or 0) / limit.lower - 1e-9))
         by_rate[factor] = _fewest(hour, limit, lengths, target, routing, least)[0] or most
     hours = [by_rate[factor] for factor in demand.shape]
-    return sum(max(now, hours[(h + 1) % len(hours)]) for h, now in enumerate(hours)) / len(hours)
+    return tuple(max(now, hours[(h + 1) % len(hours)]) for h, now in enumerate(hours))
 
 
 def _cold_start(demand: Demand, ready_s: float | None) -> str:

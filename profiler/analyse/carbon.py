@@ -57,11 +57,20 @@ def parse(text: str) -> Grid:
 
 
 def carbon(rows: Sequence[Mapping[str, Any]], grid: Grid, pue: float | None) -> Carbon | None:
-    """Of the runs of one scope, that with the widest reach where several were measured; None where none has energy and a rate."""
+    """By `kwh_per_1k`; None where no run has energy and a rate."""
+    found = kwh_per_1k(rows)
+    if found is None:
+        return None
+    scope, kwh = found
+    low, high, factor = min(kwh), max(kwh), (pue or 1.0) * grid.g_per_kwh / 1e3
+    return Carbon(low, high, low * factor, high * factor, scope, pue, grid)
+
+
+def kwh_per_1k(rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[float]] | None:
+    """(scope, kWh per 1,000 requests of each run of it): of one scope alone, that with the widest reach where several were measured."""
     known = [row for row in rows if row.get("energy_j") is not None and row.get("request_rate") and row.get("window_s")]
     if not known:
         return None
     scope = next((s for s in ("wall", "host") if any(row["energy_scope"] == s for row in known)), known[0]["energy_scope"])
     kwh = [row["energy_j"] / (row["request_rate"] * row["window_s"]) / 3.6e6 * 1e3 for row in known if row["energy_scope"] == scope]
-    low, high, factor = min(kwh), max(kwh), (pue or 1.0) * grid.g_per_kwh / 1e3
-    return Carbon(low, high, low * factor, high * factor, str(scope), pue, grid)
+    return str(scope), kwh

@@ -23,6 +23,11 @@ class Monthly:
     parts: tuple[tuple[str, float], ...]
     missing: tuple[str, ...]
 
+    @property
+    def kept(self) -> float:
+        """What an offer costs whether it runs or not: purchase and support."""
+        return sum(value for name, value in self.parts if name in ("purchase", "support"))
+
 
 @dataclass(frozen=True)
 class Saturation:
@@ -49,7 +54,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Cost:
-    """`used` + `idle` + `spare` + `left_over` = the month at the demand. `left_over`: devices of whole offers that nobody uses."""
+    """`used` + `idle` + `spare` + `left_over` = the month at the demand. `left_over`: devices of whole offers that nobody uses.
+
+    `offers`: those bought, of the hour that needs the most; of what is rented or already paid their mean over the day.
+    """
 
     offer: Offer
     monthly: Monthly
@@ -71,6 +79,11 @@ class Cost:
     def offers_words(self) -> str:
         """Whole offers, or their mean over the day where replicas come and go."""
         return f"{self.offers:g}" if float(self.offers).is_integer() else f"{self.offers:.1f} on average"
+
+    @property
+    def partial(self) -> bool:
+        """Whether a part of the price is not known, so that the figures are too low by it."""
+        return bool(self.monthly.missing)
 
     def at(self, name: str) -> Point | None:
         return next((point for point in self.points if point.at == name), None)
@@ -97,10 +110,15 @@ def monthly(offer: Offer, power_w: float | None = None) -> Monthly:
     return Monthly(sum(value for _, value in parts) if parts else None, tuple(parts), tuple(missing))
 
 
+def order(cost: Cost) -> tuple[bool, float]:
+    """For the cheapest first, and what is wholly known before what lacks a part of its price."""
+    return cost.partial, cost.points[0].per_1k_requests
+
+
 def cost(
     offer: Offer,
     rate: float,
-    replicas: float,
+    replicas: float | Sequence[float],
     spares: int,
     limit_lower: float,
     limit_upper: float | None,
@@ -109,27 +127,32 @@ def cost(
     replicas_per_offer: int = 1,
     provenance: Provenance = "measured",
     power_w: float | None = None,
-    fewest: float | None = None,
+    fewest: float | Sequence[float] | None = None,
     prefill_share: float | None = None,
     isl_osl: tuple[float, float] | None = None,
     floor: bool = False,
 ) -> Cost | str:
     """The cost of `replicas` (+ spares) at `rate`; a text says why there is none. `fewest`: replicas at the upper end of λ*.
 
+    `replicas` in a sequence: of each hour of a day. Each hour has whole offers; those that are bought are bought for the one that needs the most.
+
     `floor`: λ* is at most `limit_lower`, so that the costs at the demand and at λ* are lower bounds.
     """
     month = monthly(offer, power_w)
     if month.total is None:
         return f"{offer.name} ({offer.basis}): not costed: no {', '.join(month.missing)}"
-    k, total = replicas_per_offer, month.total
-    needed = replicas + spares
-    offers: int | float = math.ceil(needed / k - 1e-9) if float(needed).is_integer() else needed / k
+    k, total, kept = replicas_per_offer, month.total, month.kept
+    hours = tuple(replicas) if isinstance(replicas, Sequence) else (replicas,)
+    most, mean = max(hours), sum(hours) / len(hours)
+    peak, average = _whole(hours, spares, k)
+    per_month = peak * kept + average * (total - kept)
     share = total / k
-    per_month = offers * total
-    idle_share = max(0.0, 1 - rate / (replicas * limit_lower))
+    used = min(rate / limit_lower, mean) * share
     relation: Relation = ">=" if month.missing or floor else "="
     points = [_point("demand", rate, per_month, tokens_per_request, relation)]
-    cheapest = math.ceil(((fewest or replicas) + spares) / k - 1e-9) * total
+    few = hours if fewest is None else tuple(fewest) if isinstance(fewest, Sequence) else (fewest,)
+    few_peak, few_average = _whole(few, spares, k)
+    cheapest = few_peak * kept + few_average * (total - kept)
     points[0] = replace(points[0], per_1k_lo=_per_1k(min(cheapest, per_month), rate), per_1k_hi=points[0].per_1k_requests)
     at_limit = _point("limit", limit_lower, share, tokens_per_request, relation)
     lo = _per_1k(share, limit_upper) if limit_upper else None
@@ -150,11 +173,19 @@ def cost(
     if prefill_share is not None and isl_osl is not None:
         split = split_by_direction(demanded.per_1k_requests / 1000, prefill_share, *isl_osl)
     return Cost(
-        offer, month, k, offers, tuple(points),
-        used=replicas * share * (1 - idle_share), idle=replicas * share * idle_share, spare=spares * share,
-        left_over=(offers * k - needed) * share, qos_price=qos_price, qos_price_relation=price_relation,  # type: ignore[arg-type]
+        offer, month, k, peak if offer.basis == "owned" else average, tuple(points),
+        used=used, idle=(most * kept + mean * (total - kept)) / k - used, spare=spares * share,
+        left_over=((peak * k - most - spares) * kept + (average * k - mean - spares) * (total - kept)) / k,
+        qos_price=qos_price, qos_price_relation=price_relation,  # type: ignore[arg-type]
         provenance=provenance, input_per_1m=split[0], output_per_1m=split[1], notes=tuple(notes),
     )  # fmt: skip
+
+
+def _whole(hours: Sequence[float], spares: int, k: int) -> tuple[int, int | float]:
+    """(offers of the hour that needs the most, their mean over the hours): whole ones in each."""
+    offers = [math.ceil((n + spares) / k - 1e-9) for n in hours]
+    mean = sum(offers) / len(offers)
+    return max(offers), int(mean) if mean.is_integer() else mean
 
 
 def split_by_direction(per_request: float, prefill_share: float, isl: float, osl: float) -> tuple[float, float]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from profiler.analyse.offers import BASES, Basis
+from profiler.analyse.rightsize import CLASSES, passes
 
 if TYPE_CHECKING:
+    from profiler.analyse.cost import Cost
     from profiler.analyse.fit import Candidate
 
 MOST_STEPS = 4000
@@ -18,12 +20,16 @@ FULL = 4.0  # how far the comparison goes: times the demand that the largest sin
 
 @dataclass(frozen=True)
 class Curve:
-    """One candidate on one kind of offer. An offer carries `carries` requests/s (its replicas at λ* / the daily peak) for `month` a month."""
+    """One candidate on one kind of offer. An offer carries `carries` requests/s (its replicas at λ* / the daily peak) for `month` a month.
+
+    `provenance`: the class of its cost; of another class than another curve's it is not compared with that.
+    """
 
     name: str
     basis: Basis
     carries: float
     month: float
+    provenance: str = "measured"
 
     def at(self, rate: float) -> float:
         return self.offers(rate) * self.month
@@ -42,21 +48,31 @@ class Stretch:
     month: float
 
 
-def curves(own: Sequence[Candidate], basis: Basis | None = None) -> list[Curve]:
-    """The cheapest offer of each candidate, per request when full, of one basis or of the rented and owned ones."""
+def curves(own: Sequence[Candidate], basis: Basis | None = None, provenance: str | None = None) -> list[Curve]:
+    """The cheapest offer of each candidate that passes on quality, per request when full: of one basis or of the rented and owned ones, of one
+    provenance class or of any. A price of which a part is not known counts only where there is no other, and is called "at least"."""
     made = []
     for c in own:
-        if c.span is None:
+        if c.span is None or not passes(c):
             continue
         peak = c.demand.peak if c.demand is not None else 1.0
         mine = [
-            Curve(f"{c.name} ({cost.offer.name})", cost.offer.basis, cost.replicas_per_offer * c.span.lower / peak, cost.monthly.total)
+            (
+                cost.partial,
+                Curve(_name(c, cost), cost.offer.basis, cost.replicas_per_offer * c.span.lower / peak, cost.monthly.total, cost.provenance),
+            )
             for cost in c.costs
-            if cost.monthly.total and (cost.offer.basis == basis or (basis is None and cost.offer.basis != "paid"))
+            if cost.monthly.total
+            and (cost.offer.basis == basis or (basis is None and cost.offer.basis != "paid"))
+            and provenance in (None, cost.provenance)
         ]
         if mine:
-            made.append(min(mine, key=lambda curve: curve.month / curve.carries))
+            made.append(min(mine, key=lambda one: (one[0], one[1].month / one[1].carries))[1])
     return made
+
+
+def _name(c: Candidate, cost: Cost) -> str:
+    return f"{c.name} ({cost.offer.name}{', at least' if cost.partial else ''})"
 
 
 def stretches(found: Sequence[Curve], top: float | None = None) -> list[Stretch]:
@@ -83,10 +99,10 @@ def stretches(found: Sequence[Curve], top: float | None = None) -> list[Stretch]
     return made
 
 
-def by_basis(own: Sequence[Candidate]) -> dict[Basis, list[Stretch]]:
-    """For each basis that anybody is costed in."""
-    found = {basis: stretches(curves(own, basis)) for basis in BASES}
-    return {basis: made for basis, made in found.items() if made}
+def by_basis(own: Sequence[Candidate]) -> dict[Basis, dict[str, list[Stretch]]]:
+    """For each basis that anybody is costed in, by provenance class: bounds, imported means and predictions do not compete."""
+    found = {basis: {name: stretches(curves(own, basis, name)) for name in CLASSES} for basis in BASES}
+    return {basis: kept for basis, made in found.items() if (kept := {name: each for name, each in made.items() if each})}
 
 
 def words(made: Sequence[Stretch], most: int = 5) -> str:

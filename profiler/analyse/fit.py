@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from profiler.analyse import capacity as sizing
 from profiler.analyse import law as steps
-from profiler.analyse.carbon import Carbon, Grid, carbon
-from profiler.analyse.cost import BreakEven, Cost, Saturation, saturation_of
+from profiler.analyse.carbon import Carbon, Grid, carbon, kwh_per_1k
+from profiler.analyse.cost import BreakEven, Cost, Saturation, order, saturation_of
 from profiler.analyse.demand import Demand
 from profiler.analyse.estimate import Estimate, estimate
 from profiler.analyse.fleet import FleetLimit, fleet_limit
+from profiler.analyse.footprint import Footprint, footprint
 from profiler.analyse.interpolate import Interpolation
 from profiler.analyse.joint import Joint, joint
 from profiler.analyse.limit import Key, Limit, Probe, Row, key_of, limits, usable
@@ -80,6 +81,7 @@ class Candidate:
     interpolation: Interpolation | None = None  # behind a candidate for lengths that were not measured
     quality: Standing = NOT_LOOKED_FOR
     joint: Joint | None = None  # of quality and QoS, or of QoS alone where no margin was stated
+    footprint: Footprint = field(default=Footprint())  # what of an offer one replica takes
 
     @property
     def name(self) -> str:
@@ -96,9 +98,9 @@ class Candidate:
 
     @property
     def cheapest(self) -> Cost | None:
-        """Of the offers that can be ranked: rented and owned before already paid, whose purchase is left out."""
+        """Of the offers that can be ranked: rented and owned before already paid, whose purchase is left out; a known price before a part of one."""
         whole = [c for c in self.costs if c.offer.basis != "paid"] or list(self.costs)
-        return min(whole, key=lambda c: c.points[0].per_1k_requests, default=None)
+        return min(whole, key=order, default=None)
 
     @property
     def provenance(self) -> str:
@@ -245,7 +247,9 @@ def _candidate(
             missing.append(reached)
         else:
             together = reached
-    costs, bars, even = money(question, newest, document, known, saturation, demand, sized, fitted, isl, osl, missing, guess is not None)
+    costs, bars, even = money(
+        question, newest, document, known, saturation, demand, sized, fitted, isl, osl, missing, guess is not None, good
+    )
     emitted = _carbon(question, good, costs, missing)
     return Candidate(
         newest,
@@ -268,6 +272,7 @@ def _candidate(
         guess,
         emitted,
         together,
+        footprint=footprint(newest, document),
     )
 
 
@@ -285,8 +290,13 @@ def _range(
         return None
     span_ = sizing.predicted_range(fitted, lengths, target, limit.upper)
     if span_ is None:
-        point = sizing.predicted_limit(fitted, lengths, target)
         error = fitted.error if fitted.error is not None else sizing.UNKNOWN_ERROR
+        if limit.upper is not None and sizing.predicted_limit(fitted.slower(1 + error), lengths, target) > 0:
+            missing.append(
+                f"λ*: the step law does not explain the failure at {limit.upper:g}/s; measure lower: `profile sweep --rate {limit.upper / 2:.2g}`"
+            )
+            return None
+        point = sizing.predicted_limit(fitted, lengths, target)
         at_best = f"; without that error up to {point:.2g}/s, {limit.reason}" if point > 0 else f": {limit.reason}"
         missing.append(f"λ*: with step times longer by their error ({error:.0%}) it keeps the target at no rate{at_best}")
         return None
@@ -339,11 +349,11 @@ def _carbon(question: Question, rows: Sequence[Row], costs: Sequence[Cost], miss
 
 def _energy(rows: Sequence[Row]) -> str:
     """kWh per 1,000 requests where energy was measured, with its scope; else the reason."""
-    known = [row for row in rows if row.get("energy_j") is not None and row.get("request_rate") and row.get("window_s")]
-    if not known:
+    found = kwh_per_1k(rows)
+    if found is None:
         return next((str(row["energy_reason"]) for row in rows if row.get("energy_reason")), "no energy in the store")
-    per = [row["energy_j"] / (row["request_rate"] * row["window_s"]) / 3.6e6 * 1e3 for row in known]
-    return f"{min(per):.3g} to {max(per):.3g} kWh per 1,000 requests ({known[0]['energy_scope']})"
+    scope, per = found
+    return f"{min(per):.3g} to {max(per):.3g} kWh per 1,000 requests ({scope})"
 
 
 def _comparable(candidates: Sequence[Candidate]) -> list[str]:

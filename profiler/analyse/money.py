@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from profiler.analyse import capacity as sizing
 from profiler.analyse import law as steps
-from profiler.analyse.cost import BreakEven, Cost, Saturation, break_even, cost
+from profiler.analyse.cost import BreakEven, Cost, Saturation, break_even, cost, order
 from profiler.analyse.demand import Demand
+from profiler.analyse.footprint import fitted as fit_into
+from profiler.analyse.footprint import footprint, is_cpu
 from profiler.analyse.limit import Row
-from profiler.analyse.offers import Offer, device_id
+from profiler.analyse.offers import Offer
 from profiler.analyse.sensitivity import Bar, tornado
 
 if TYPE_CHECKING:
@@ -32,15 +35,20 @@ def money(
     osl: float | None,
     missing: list[str],
     floor: bool = False,
+    rows: Sequence[Row] = (),
 ) -> tuple[tuple[Cost, ...], tuple[Bar, ...], BreakEven | None]:
-    """(costs, cheapest first; sensitivity of the cheapest; break-even). `floor`: λ* is at most what `span` says, so costs are at least this."""
+    """(costs, cheapest first; sensitivity of the cheapest; break-even). `floor`: λ* is at most what `span` says, so costs are at least this.
+
+    `row` is the newest run; `rows`: all valid ones, of which the power is taken.
+    """
     device = row["device"]
     if device is None:
         missing.append(f"not costed: {row['backend']} ran on a device that nobody declared; measure again with the device declared")
         return (), (), None
     if span is None:
         return (), (), None
-    offers = question.prices.of_device(device)
+    taken = footprint(row, document)
+    offers = [*declared(question, row, taken.devices, missing), *question.prices.of_device(device)]
     if not offers:
         missing.append(
             f'not costed: no price for {device}; give --offer "{device}=PRICE {question.prices.currency}/h DATE" or a prices TOML (--prices)'
@@ -49,34 +57,42 @@ def money(
     if demand is not None and sized is None:
         return (), (), None
     rate = demand.rate if demand is not None and demand.rate is not None else span.lower
-    replicas = sized.mean_replicas if sized is not None else 1.0
-    fewest = sized.fewest if sized is not None else 1
-    threads = (document.get("machine") or {}).get("threads")
+    hours = (sized.hours or (sized.replicas,)) if sized is not None else (1,)
     share = _prefill_share(fitted, isl, osl)
     tokens = (isl or 0.0) + (osl or 0.0) or None
+    if (
+        row.get("device_source") == "declared"
+        and row["provenance_class"] == "measured"
+        and not row.get("device_count")
+        and not is_cpu(device)
+    ):
+        missing.append(f"costs: how many {device} serve {row['backend']} was not declared (--device-count): taken for one")
+    watts = power_w(rows or (row,), span.lower)
 
-    def of(offer: Offer, at: float, limit: float, count: float, few: float) -> Cost | str:
-        k = replicas_per_offer(offer, device, threads)
+    def of(offer: Offer, at: float, limit: float, count: Sequence[int], few: Sequence[int]) -> Cost | str:
+        whole, k = fit_into(offer, device, taken)
         lengths = (isl, osl) if isl and osl else None
         spares = sized.spares if sized else 0
-        power = power_w(row)
-        return cost(offer, at, count, spares, limit, span.upper, saturation, tokens, k, span.provenance, power, few, share, lengths, floor)
+        power = watts * k if watts is not None else None
+        return cost(whole, at, count, spares, limit, span.upper, saturation, tokens, k, span.provenance, power, few, share, lengths, floor)
 
-    made = [of(offer, rate, span.lower, replicas, fewest) for offer in offers]
-    costs = sorted((c for c in made if isinstance(c, Cost)), key=lambda c: c.points[0].per_1k_requests)
-    missing += [text for text in made if isinstance(text, str)]
-    if not costs:
+    fewest = [math.ceil(n * sized.fewest / sized.replicas - 1e-9) for n in hours] if sized is not None else [1]
+    found = [(offer, of(offer, rate, span.lower, hours, fewest)) for offer in offers]
+    made = sorted(((offer, c) for offer, c in found if isinstance(c, Cost)), key=lambda one: order(one[1]))
+    missing += [text for _, text in found if isinstance(text, str)]
+    if not made:
         return (), (), None
-    cheapest = next((c for c in costs if c.offer.basis != "paid"), costs[0])
+    offer, cheapest = next((one for one in made if one[0].basis != "paid"), made[0])
+    factors = _factors(demand, len(hours))
 
     def per_1k(offer: Offer, at: float, limit: float) -> float | None:
-        peak = demand.peak if demand is not None else 1.0
-        count = max(1, -(-at * peak // limit)) * (replicas / max(1, -(-rate * peak // span.lower)))
-        result = of(offer, at, limit, max(1, round(count)), max(1, round(count)))
+        """Whole replicas by λ* alone, and what the replay asked for beyond them in proportion: in the middle it is what is printed."""
+        scaled = [math.ceil(_least(at * f, limit) * n / _least(rate * f, span.lower) - 1e-9) for n, f in zip(hours, factors, strict=True)]
+        result = of(offer, at, limit, scaled, scaled)
         return result.points[0].per_1k_requests if isinstance(result, Cost) else None
 
-    bars = tornado(cheapest.offer, rate, (span.lower, span.upper), per_1k)
-    return tuple(costs), tuple(bars), _even(question, row, cheapest, span, demand, isl, osl, missing)
+    bars = tornado(offer, rate, (span.lower, span.upper), per_1k)
+    return tuple(c for _, c in made), tuple(bars), _even(question, row, cheapest, span, demand, isl, osl, missing)
 
 
 def _even(
@@ -105,24 +121,42 @@ def _even(
     return break_even(cheapest.offer, cheapest.monthly.total, carried, isl, osl, api, demand.peak if demand else 1.0)
 
 
-def replicas_per_offer(offer: Offer, device: str, threads: int | None) -> int:
-    """How many of what was measured one offer holds: its accelerators, or of a CPU node its threads / those of the measured machine."""
-    if not _is_cpu(device, offer):
-        return max(1, offer.devices)
-    if offer.vcpus is not None and threads:
-        return max(1, offer.vcpus // threads)
-    return 1  # a run of a CPU is of the whole node, all its sockets
+def declared(question: Question, row: Row, devices: int | None, missing: list[str]) -> list[Offer]:
+    """The price that was declared with the run, of its whole endpoint, as an offer of its own."""
+    price = row.get("price_usd_per_hour")
+    if price is None:
+        return []
+    if question.prices.currency != "USD":
+        missing.append(
+            f"the declared price of {row['backend']} ({price:g} USD/h) is not in {question.prices.currency}: nothing is converted"
+        )
+        return []
+    day = str(row.get("import_date") or row.get("started_at") or "")[:10]
+    name, source = f"{row['backend']} as declared", "declared with the run"
+    return [Offer(name, str(row["device"]), "rented", "USD", day, source, devices=devices or 1, price_per_hour=price)]
 
 
-def _is_cpu(device: str, offer: Offer) -> bool:
-    known = device_id(device) or offer.device
-    return not any(maker in known.lower() for maker in ("nvidia", "amd-mi", "gaudi", "arc"))
+def _factors(demand: Demand | None, hours: int) -> list[float]:
+    """The demand that each hour is held for, by the mean: its own or the next one's; of a fleet that stays the same the peak."""
+    if demand is None:
+        return [1.0] * hours
+    if hours == 1:
+        return [demand.peak]
+    return [max(factor, demand.shape[(h + 1) % hours]) for h, factor in enumerate(demand.shape)]
 
 
-def power_w(row: Row) -> float | None:
-    """Measured power of the whole node in the window; None where only a part of it was measured, or nothing."""
-    energy, window = row.get("energy_j"), row.get("window_s")
-    return energy / window if energy is not None and window and row.get("energy_scope") in ("host", "wall") else None
+def _least(rate: float, limit: float) -> int:
+    return max(1, math.ceil(rate / limit - 1e-9))
+
+
+def power_w(rows: Sequence[Row], rate: float) -> float | None:
+    """Measured power of the whole machine in the window of the run nearest to `rate`; None where only a part of it was measured, or nothing.
+
+    Of two as near the newer one.
+    """
+    known = [row for row in rows if row.get("energy_j") is not None and row.get("window_s") and row.get("energy_scope") in ("host", "wall")]
+    near = min(reversed(known), key=lambda row: abs((row.get("request_rate") or math.inf) - rate), default=None)
+    return near["energy_j"] / near["window_s"] if near is not None else None
 
 
 def _prefill_share(fitted: steps.Law | None, isl: float | None, osl: float | None) -> float | None:

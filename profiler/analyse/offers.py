@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from datetime import date
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -211,11 +212,7 @@ def _build(kind: type[Kind], row: Mapping[str, Any], where: str) -> Kind:
     for key, value in row.items():
         if key not in known:
             raise SpecError(f"{where}: {key}: unknown key", hint=did_you_mean(key, known) or f"known keys: {', '.join(known)}")
-        numeric = "float" in str(known[key].type) or "int" in str(known[key].type)
-        if numeric and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise SpecError(f"{where}: {key}: must be a number (got {value!r})")
-        if numeric and (not 0 <= value < 1e12 or (value == 0 and key in ("years", "devices", "vcpus", "pue"))):
-            raise SpecError(f"{where}: {key}: {value!r} is out of range")
+        _check_value(f"{where}: {key}", str(known[key].type), key, value)
     priced = sorted(NEEDS_PRICE & row.keys())
     if not row.get("currency"):
         raise SpecError(f"{where}: {priced[0] if priced else 'a price'} has no currency", hint='add currency = "USD"')
@@ -232,6 +229,26 @@ def _build(kind: type[Kind], row: Mapping[str, Any], where: str) -> Kind:
     if isinstance(made, Offer):
         _check_basis(made, where)
     return made
+
+
+def _check_value(where: str, kind: str, key: str, value: Any) -> None:
+    """By the type of the field. A date may be TOML's own."""
+    if kind == "bool":
+        good = isinstance(value, bool)
+    elif "float" in kind or "int" in kind:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise SpecError(f"{where}: must be a number (got {value!r})")
+        if "float" not in kind and not isinstance(value, int):
+            raise SpecError(f"{where}: must be a whole number (got {value!r})")
+        lowest = 1 if key == "pue" else 0
+        if not lowest <= value < 1e12 or (value == 0 and key in ("years", "devices", "vcpus")):
+            hint = "all power / that of the machines: 1 or more" if key == "pue" else None
+            raise SpecError(f"{where}: {value!r} is out of range", hint=hint)
+        return
+    else:
+        good = isinstance(value, str) or (key == "as_of" and isinstance(value, date))
+    if not good:
+        raise SpecError(f"{where}: must be {'true or false' if kind == 'bool' else 'a text'} (got {value!r})")
 
 
 def _required(field: Any) -> bool:

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from profiler.analyse.capacity import REQUESTS, SEED, UNKNOWN_ERROR
+from profiler.analyse.cost import monthly, order
 from profiler.analyse.fit import Answer, Candidate
+from profiler.analyse.footprint import fitted
 from profiler.analyse.ladder import Ladder, ladders, size_of
+from profiler.analyse.money import declared, power_w
 from profiler.analyse.percentiles import order_statistic
 from profiler.analyse.quality_words import told
 from profiler.analyse.replicas import replay
@@ -45,10 +48,10 @@ def _ranking(answer: Answer, workload: str) -> Ranking:
         answer.question.quality.stated
     )  # then each is proven as good as the reference, and of equal costs the smaller weights stand first
 
-    def order(c: Candidate) -> tuple[float, float]:
-        return _per_1k(c), (size_of(c) or float("inf")) if stated else 0.0
+    def place(c: Candidate) -> tuple[bool, float, float]:
+        return *(order(c.cheapest) if c.cheapest is not None else (True, float("inf"))), (size_of(c) or float("inf")) if stated else 0.0
 
-    by_class = tuple((name, tuple(sorted((c for c in ready if c.provenance == name), key=order))) for name in CLASSES)
+    by_class = tuple((name, tuple(sorted((c for c in ready if c.provenance == name), key=place))) for name in CLASSES)
     by_class = tuple((name, found) for name, found in by_class if found)
     made = tuple(ladders(own, answer.question.quality))
     notes = []
@@ -152,11 +155,12 @@ def _sentence(answer: Answer, workload: str, own: Sequence[Candidate], by_class:
         )
         unknown = best.estimate is not None and not best.estimate.checked
         doubt = " Whether it keeps the target was not published: it may need more." if unknown else ""
-        least = "at least " if name == "imported" else ""
+        least = "at least " if name == "imported" or point.relation == ">=" else ""
+        part = f" (without {', '.join(money.monthly.missing)}, which nobody gave)" if money.partial else ""
         told_of = f" Its quality: {told(best.quality)}{_unjudged(answer, best)}." if best.quality.row is not None else ""
         return (
             f"{begin} {asked}: {best.name} on {best.row['device']}, {count}{money.offers_words} x {money.offer.name} "
-            f"({money.offer.basis}): {least}{point.per_month:,.2f} {currency} a month, {point.per_1k_requests:.3g} {currency} per 1,000 requests ({name}).{doubt}{told_of}"
+            f"({money.offer.basis}): {least}{point.per_month:,.2f} {currency} a month, {point.per_1k_requests:.3g} {currency} per 1,000 requests ({name}){part}.{doubt}{told_of}"
         )
     sized = [c for c in own if c.capacity is not None]
     if sized:
@@ -190,14 +194,27 @@ def _change(answer: Answer, own: Sequence[Candidate], by_class: Sequence[tuple[s
     for c in own:
         if c is best or c.span is not None:
             continue
-        offers = answer.question.prices.of_device(str(c.row["device"])) if c.row["device"] else []
-        cheaper = dearest is None or any((o.price_per_hour or 1e18) * 730 < dearest for o in offers)
+        cheaper = dearest is None or any(month < dearest for month in _months(answer, c))
         relaxed = relaxation(c)
         if cheaper and relaxed is not None:
             options.append((relaxed[0], f"{c.name} would fit with {relaxed[1]}"))
     if options:
         return f"Smallest change: {min(options)[1]}."
     return "No smaller configuration is left among what was measured." if best is not None else ""
+
+
+def _months(answer: Answer, c: Candidate) -> list[float]:
+    """What one replica of it, with the spares, costs a month on each offer whose price is wholly known."""
+    device, months = c.row["device"], []
+    if not device:
+        return []
+    watts = power_w((c.row,), 0.0)
+    for offer in (*declared(answer.question, c.row, c.footprint.devices, []), *answer.question.prices.of_device(device)):
+        whole, k = fitted(offer, device, c.footprint)
+        month = monthly(whole, watts * k if watts is not None else None)
+        if month.total is not None and not month.missing:
+            months.append(-(-(1 + answer.question.spares) // k) * month.total)
+    return months
 
 
 def relaxation(candidate: Candidate) -> tuple[float, str] | None:

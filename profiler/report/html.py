@@ -138,6 +138,7 @@ def _planning(planned: Answer) -> list[dict[str, Any]]:
         "replicas": money.replicas_words,
         "point": money.point_words,
         "price": money.qos_price_words,
+        "month": money.month_words,
         "idle": money.idle_words,
         "quality": lambda standing: at_a_glance(standing) or verdict_words(standing),
     }

@@ -70,7 +70,8 @@ def plain(answer: Answer) -> dict[str, Any]:
                 "notes": list(r.notes),
                 "ladders": [quality.plain_ladder(ladder) for ladder in r.ladders],
                 "cheapest_by_demand": {
-                    basis: [finite(asdict(s)) for s in made] for basis, made in crossings.by_basis(answer.of(r.workload)).items()
+                    basis: {name: [finite(asdict(s)) for s in made] for name, made in found.items()}
+                    for basis, found in crossings.by_basis(answer.of(r.workload)).items()
                 },
             }
             for r in rankings(answer)
@@ -198,12 +199,17 @@ def _costs(own: Sequence[Candidate], every: bool = False) -> Any:
                 _escape(c.name),
                 _escape(f"{cost.offers_words} x {cost.offer.name}, {cost.offer.basis}, {cost.offer.as_of}"),
                 *([quality.short(c.quality)] if judged else []),
-                f"{SIGNS[cost.points[0].relation]}{cost.points[0].per_month:,.2f}",
+                month_words(cost),
                 *(point_words(cost.at(name)) for name in ("demand", "limit", "saturation")),
                 qos_price_words(cost),
                 f"[{COLOURS[cost.provenance]}]{cost.provenance}[/]",
             )
     return table
+
+
+def month_words(cost: Cost) -> str:
+    """`≥ 1,131.00`."""
+    return f"{SIGNS[cost.points[0].relation]}{cost.points[0].per_month:,.2f}"
 
 
 def point_words(point: Point | None) -> str:
@@ -266,12 +272,12 @@ def _fleets(own: Sequence[Candidate]) -> list[str]:
 
 
 def _crossings(own: Sequence[Candidate]) -> list[str]:
-    """Per basis, who is the cheapest up to which demand; nothing where only one candidate is costed."""
-    found = crossings.by_basis(own)
+    """Per basis and class, who is the cheapest up to which demand; nothing where only one candidate is costed."""
     return [
-        _escape(f"cheapest by demand, {basis}: {crossings.words(made)}")
-        for basis, made in found.items()
-        if len(crossings.curves(own, basis)) > 1
+        _escape(f"cheapest by demand, {basis}, {name}: {crossings.words(made)}")
+        for basis, found in crossings.by_basis(own).items()
+        for name, made in found.items()
+        if len(crossings.curves(own, basis, name)) > 1
     ]
 
 

@@ -96,7 +96,10 @@ RUNS: tuple[Column, ...] = (
     Column("device_source", "string", "", "observed | declared"),
     Column("device_count", "int64", "devices", "how many of `device` serve the endpoint, as declared; NULL undeclared"),
     Column(
-        "price_usd_per_hour", "float64", "USD/h", "price of the whole endpoint, all its devices; NULL undeclared: then it is not costed"
+        "price_usd_per_hour",
+        "float64",
+        "USD/h",
+        "price of the whole endpoint, all its devices: in costs an offer of its own; NULL undeclared",
     ),
     Column("price_source", "string", "", "declared | NULL without a price"),
     Column("machine_id", "string", "", "fingerprint of the machine the engine ran on"),

@@ -126,6 +126,23 @@ def test_a_daily_shape_asks_for_its_peak_and_autoscaling_for_less_on_average() -
     assert isinstance(fixed, capacity.Capacity) and isinstance(scaled, capacity.Capacity)
     assert fixed.replicas == scaled.replicas >= 4 and scaled.mean_replicas < fixed.mean_replicas
     assert any("ready after 30.0 s" in note for note in scaled.notes)
+    assert len(scaled.hours) == 24 and max(scaled.hours) == scaled.replicas and scaled.mean_replicas == sum(scaled.hours) / 24
+    assert fixed.hours == ()
+
+
+def test_a_law_that_carries_what_was_measured_to_fail_predicts_nothing() -> None:
+    fast, target = steps(base_s=0.01), qos.parse("ttft_p95<=5s, error_rate<=1%")
+    assert capacity.predicted_range(fast, LENGTHS, target, fails_at=0.5) is None
+    free = capacity.predicted_range(fast, LENGTHS, target)
+    assert free is not None
+    bounded = capacity.predicted_range(fast, LENGTHS, target, fails_at=0.8 * free.lower)
+    assert bounded is not None and 0 < bounded.lower < 0.8 * free.lower and bounded.upper == pytest.approx(0.8 * free.lower)
+
+
+def test_a_fleet_that_does_not_keep_the_target_is_said_with_the_number_that_was_tried() -> None:
+    span = capacity.Range(5.0, None, "measured", steps(base_s=1.0), "")
+    text = capacity.capacity(Demand("", rate=1.0), span, LENGTHS, TARGET)
+    assert isinstance(text, str) and "even 12 replicas do not keep" in text
 
 
 def chunked_server(users: int, horizon_s: float, isl: int = 2048, chunk: int = 128) -> list[object]:

@@ -65,6 +65,30 @@ def test_packing_is_predicted() -> None:
     assert made.offers == 1 and made.left_over == pytest.approx(730 * 5 / 8)
 
 
+def test_a_node_is_whole_in_every_hour() -> None:
+    node = offer(price_per_hour=20.0)
+    made = cost.cost(node, 6.0, [2] * 12 + [4] * 12, 0, 2.0, None, None, None, replicas_per_offer=8)
+    assert isinstance(made, cost.Cost) and made.offers == 1 and made.points[0].per_month == pytest.approx(20 * 730)
+    small = cost.cost(node, 3.0, [1] * 12 + [4] * 12, 1, 2.0, None, None, None, replicas_per_offer=2)
+    assert isinstance(small, cost.Cost) and small.offers == 2 and small.points[0].per_month == pytest.approx(2 * 20 * 730)  # 1 and 3
+
+
+def test_what_is_bought_is_bought_for_the_busiest_hour_and_only_its_power_comes_and_goes() -> None:
+    made = cost.cost(offer(**OWNED), 2.0, [1] * 12 + [3] * 12, 1, 1.5, None, None, None)
+    assert isinstance(made, cost.Cost) and made.offers == 4
+    assert made.points[0].per_month == pytest.approx(4 * 1100 + 3 * 219)
+    assert made.used + made.idle + made.spare + made.left_over == pytest.approx(made.points[0].per_month)
+    paid = cost.cost(offer(**OWNED | {"basis": "paid"}), 2.0, [1] * 12 + [3] * 12, 1, 1.5, None, None, None)
+    assert isinstance(paid, cost.Cost) and paid.offers == 3 and paid.points[0].per_month == pytest.approx(3 * 219)
+
+
+def test_what_lacks_a_part_of_its_price_stands_behind_what_is_known() -> None:
+    known = cost.cost(RENTED, 0.5, 1, 0, 1.0, None, None, None)
+    part = cost.cost(offer(**OWNED | {"purchase": 36.0, "tariff_per_kwh": None}), 0.5, 1, 0, 1.0, None, None, None)
+    assert isinstance(known, cost.Cost) and isinstance(part, cost.Cost)
+    assert part.points[0].per_month < known.points[0].per_month and min(part, known, key=cost.order) is known
+
+
 @given(
     price=st.floats(0.01, 100), rate=st.floats(0.01, 50), limit=st.floats(0.05, 5), spares=st.integers(0, 3), per_offer=st.sampled_from([1, 2, 8])
 )  # fmt: skip

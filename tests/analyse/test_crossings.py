@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiler.analyse.crossings import Curve, stretches, words
+from profiler.analyse import cost
+from profiler.analyse.crossings import Curve, by_basis, stretches, words
+from profiler.analyse.offers import Offer
 
 
 def month(carries: float, price: float, rate: float) -> float:
@@ -38,3 +42,30 @@ def test_nobody_is_cheaper_anywhere(curves: list[tuple[float, float]], where: fl
     if min(abs(rate / c - round(rate / c)) for c, _ in curves) > 1e-6:  # at a step itself rounding decides
         chosen = next(s.curve for s in made if s.above < rate <= s.upto)
         assert month(chosen.carries, chosen.month, rate) == pytest.approx(min(month(c, p, rate) for c, p in curves))
+
+
+def candidate(name: str, price: float, provenance: Any, quality: str | None = None, **changes: Any) -> Any:
+    values: dict[str, Any] = {"name": "box", "device": "d", "basis": "rented", "currency": "USD", "as_of": "2026-11", "source": "s"}
+    made = cost.cost(Offer(**values | {"price_per_hour": price} | changes), 1.0, 1, 0, 1.0, None, None, None, provenance=provenance)
+    joint = SimpleNamespace(quality=quality) if quality else None
+    return SimpleNamespace(name=name, span=SimpleNamespace(lower=1.0), demand=None, costs=(made,), joint=joint)
+
+
+def test_classes_do_not_compete_and_what_quality_rules_out_is_not_named() -> None:
+    own = [
+        candidate("seen", 2.0, "measured"),
+        candidate("worse", 1.0, "measured", "INFERIOR"),
+        candidate("good", 3.0, "measured", "NON-INFERIOR"),
+        candidate("theirs", 0.1, "imported"),
+    ]
+    found = by_basis(own)["rented"]
+    assert {name: {s.curve.name for s in made} for name, made in found.items()} == {
+        "measured": {"seen (box)"},
+        "imported": {"theirs (box)"},
+    }
+    assert found["imported"][0].curve.provenance == "imported"
+
+
+def test_a_price_of_which_a_part_is_unknown_is_called_at_least() -> None:
+    own = [candidate("mine", 0.0, "measured", basis="owned", purchase=900.0, years=1.0)]
+    assert by_basis(own)["owned"]["measured"][0].curve.name == "mine (box, at least)"

@@ -57,6 +57,14 @@ def test_own_offers_come_before_the_catalogue_and_match_whole_words(tmp_path: Pa
         (("price_per_hour", "-1"), "price_per_hour: -1 is out of range"),
         (("basis", '"leased"'), "basis: 'leased'"),
         (("device", None), "device: missing"),
+        (("device", "5"), "device: must be a text (got 5)"),
+        (("basis", '["rented"]'), "basis: must be a text"),
+        (("source", "7"), "source: must be a text (got 7)"),
+        (("devices", "1.5"), "devices: must be a whole number (got 1.5)"),
+        (("vcpus", "inf"), "vcpus: must be a whole number (got inf)"),
+        (("pue", "0.5"), "pue: 0.5 is out of range"),
+        (("pue", "nan"), "pue: nan is out of range"),
+        (("shipped", "1"), "shipped: must be true or false (got 1)"),
     ],
 )
 def test_a_wrong_row_is_named_with_its_key(tmp_path: Path, change: tuple[str, str | None], says: str) -> None:
@@ -66,6 +74,11 @@ def test_a_wrong_row_is_named_with_its_key(tmp_path: Path, change: tuple[str, st
     with pytest.raises(SpecError) as caught:
         offers.load(tmp_path / "p.toml")
     assert says in caught.value.message and "p.toml" in caught.value.message and "box" in caught.value.message
+
+
+def test_a_date_may_be_one_of_toml(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(ROW.replace('"2026-11-24"', "2026-11-24"))
+    assert offers.load(tmp_path / "p.toml").offers[0].as_of == "2026-11-24"
 
 
 def test_mixed_currencies_are_refused_and_nothing_is_converted(tmp_path: Path) -> None:

@@ -232,3 +232,22 @@ def test_imported_figures_are_costed_at_least(tmp_path: Path, capsys: pytest.Cap
     assert (demanded["relation"], demanded["per_month"]) == (">=", pytest.approx(3 * 73.0)) and row["provenance_class"] == "imported"
     _, out, _ = run(capsys, "cost", *asked)
     assert "at least" in out and "By imported means alone" in out and "Cheapest that keeps" not in out
+
+
+def test_a_price_of_which_a_part_is_unknown_is_at_least_and_comes_last(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = '[[offer]]\nname = "{}"\ndevice = "Testium 9000"\ncurrency = "USD"\nas_of = "2026-11-24"\n'
+    owned = row.format("mine") + 'basis = "owned"\npurchase = 36\nyears = 3\npower_w = 100\npue = 1.0\nsupport_per_year = 0\n'
+    prices = tmp_path / "prices.toml"
+    prices.write_text(owned)
+    asked = ("--results", str(results), "--qos", QOS, "--demand", "2rps", "--workload", "w", "--prices", str(prices))
+    _, out, _ = run(capsys, "fit", *asked, "--json")
+    sentence = json.loads(out)["rankings"][0]["sentence"]
+    assert "at least 1.00 USD a month" in sentence and "without tariff_per_kwh" in sentence
+    prices.write_text(owned + row.format("theirs") + 'basis = "rented"\nprice_per_hour = 0.1\n')
+    _, out, _ = run(capsys, "fit", *asked, "--json")
+    ranking = json.loads(out)["rankings"][0]
+    assert "1 x theirs (rented): 73.00 USD a month" in ranking["sentence"]
+    assert list(ranking["cheapest_by_demand"]["rented"]) == ["measured"]
+    assert "mine (" not in json.dumps(ranking["cheapest_by_demand"]["rented"])
