@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import math
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from profiler.analyse.compare import Compared, Comparison
-from profiler.errors import ReportError
 from profiler.report import compare as words
+from profiler.report import document
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 WIDTH, HEIGHT = 180, 30  # of a drawn interval, px
 
 
 def write(found: Comparison, path: Path) -> Path:
     """Raises ReportError when the page cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(found), encoding="utf-8")
-    except OSError as error:
-        raise ReportError(f"{path}: cannot be written: {error.strerror}", hint="give another --html FILE") from error
-    return path
+    return document.write(render(found), path, "give another --html FILE")
 
 
 def render(found: Comparison) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    page = resources.files("profiler.report") / "page"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     by_cell: dict[str, list[tuple[Compared, list[str], dict[str, Any] | None]]] = {}
     for one in found.compared:
         by_cell.setdefault(one.cell, []).append((one, words.cells(one), drawn(one)))
-    return environment.from_string((page / "compare.html").read_text(encoding="utf-8")).render(
+    page = document.environment({}).get_template("compare.html")
+    return page.render(
         found=found,
         cells=by_cell,
         headings=words.HEADINGS,
         remarks=words.remarks(found),
         how=words.HOW,
         confidence=f"{found.confidence * 100:.4g} %",
-        style=(page / "report.css").read_text(encoding="utf-8"),
-        policy=POLICY,
+        style=document.asset("report.css"),
+        policy=document.policy(),
         width=WIDTH,
         height=HEIGHT,
     )
