@@ -38,8 +38,10 @@ def render(found: Comparison) -> str:
 
 
 def drawn(one: Compared) -> dict[str, Any] | None:
-    """Where bounds, estimate, no change and limit lie, px; on a log scale for ratios. None without bounds."""
+    """Where bounds, estimate, no change and limit lie, px; on a log scale for ratios. None where one of them has no place."""
     if one.lo is None or one.hi is None or one.ratio is None:
+        return None
+    if any(words.unbounded(one, x) for x in (one.lo, one.hi, one.ratio, one.limit)):
         return None
     none = 0.0 if one.metric == "error_rate" else 1.0
 
@@ -51,7 +53,5 @@ def drawn(one: Compared) -> dict[str, Any] | None:
     room = (high - low) * 0.06 or 0.01
     at = [(x - low + room) / (high - low + 2 * room) * WIDTH for x in marks]
     names = ("lo", "hi", "ratio", "none", "limit")
-    described = (
-        f"change {words.change(one, one.ratio)}, bounds {words.change(one, one.lo)} to {words.change(one, one.hi)}, limit {one.rule}"
-    )
+    described = f"change {words.change(one, one.ratio)}, bounds {words.interval(one, one.lo, one.hi)}, limit {one.rule}"
     return dict(zip(names, (round(x, 1) for x in at), strict=True)) | {"described": described}
