@@ -45,7 +45,8 @@ class Compared:
     """One rule in one cell. Ratios are new / base; of an error rate `ratio`, `lo`, `hi`, `detectable`, `limit` are differences of shares.
 
     `lo` and `hi` hold each alone with the confidence, by Welch's t over starts; `resampled_*` is the hierarchical bootstrap beside it. `detectable`: the true
-    effect that would be proven beyond the limit in 80 % of cases. `starts_needed`: per arm, to decide with the effect and spreads seen.
+    effect that would be proven beyond the limit in 80 % of cases. Where starts say too little for a bound a ratio's are 0 and infinity.
+    `starts_needed`: per arm, to decide with the effect and spreads seen.
     """
 
     cell: str

@@ -52,6 +52,7 @@ class StartFigure:
 class Effect:
     """`ratio` is new / base of the arms' geometric means (of shares: their difference). `lo`, `hi`: each alone holds with the confidence.
 
+    Two starts per arm may say so little that a ratio has no bound: `lo` is then 0 and `hi` infinite.
     `spread` is the standard error on the scale of the test (log of the ratio, or the difference), `freedom` its degrees of freedom.
     """
 
@@ -108,7 +109,7 @@ def log_effect(base: Sequence[StartFigure], new: Sequence[StartFigure], limit: f
     q_lo, q_hi = _bootstrap(base, new, alpha)
     deviations = (math.sqrt(variances[0]), math.sqrt(variances[1]))
     roots = (math.sqrt(within[0]), math.sqrt(within[1]))
-    return Effect(math.exp(d), math.exp(lo), math.exp(hi), q_lo, q_hi, above, below, spread, freedom, deviations, roots)
+    return Effect(math.exp(d), _exp(lo), _exp(hi), q_lo, q_hi, above, below, spread, freedom, deviations, roots)
 
 
 def share_effect(base: Sequence[tuple[int, int]], new: Sequence[tuple[int, int]], limit: float, alpha: float) -> Effect:
@@ -131,9 +132,14 @@ def share_effect(base: Sequence[tuple[int, int]], new: Sequence[tuple[int, int]]
 
 
 def detectable(effect: Effect, limit: float, side: Literal[">", "<"], alpha: float) -> float:
-    """The true effect (ratio, or difference) beyond the limit that starts like these prove in 80 % of cases at level `alpha`."""
+    """The true effect (ratio, or difference) beyond the limit that starts like these prove in 80 % of cases at level `alpha`.
+
+    Infinite (of a fall: 0) where no change is large enough.
+    """
+    if effect.spread == 0:
+        return limit
     reach = effect.spread * _noncentrality(effect.freedom, alpha) * (1 if side == ">" else -1)
-    return limit + reach if effect.scale == "difference" else limit * math.exp(reach)
+    return limit + reach if effect.scale == "difference" else limit * _exp(reach)
 
 
 def starts_needed(effect: Effect, limit: float, alpha_above: float, alpha_below: float) -> int | None:
@@ -189,14 +195,21 @@ def _test(d: float, limit: float, spread: float, freedom: float, alpha: float) -
 
 def _noncentrality(freedom: float, alpha: float) -> float:
     """How many standard errors beyond the limit a true effect lies that a one-sided t test proves in 80 % of cases (noncentral t)."""
-    from scipy.special import nctdtr, stdtrit
+    from scipy.special import chdtri, nctdtr, stdtrit
 
     critical = float(stdtrit(freedom, 1 - alpha))
+    if critical > 1e4:  # only the spread's own error counts there, a chi square; SciPy's nctdtr is NaN from 1e5 on
+        return critical * math.sqrt(float(chdtri(freedom, 1 - POWER)) / freedom)
     low, high = 0.0, 2 * critical + 10
     for _ in range(50):
         middle = (low + high) / 2
         low, high = (middle, high) if nctdtr(freedom, middle, critical) > 1 - POWER else (low, middle)
     return high
+
+
+def _exp(x: float) -> float:
+    """e^x; infinite beyond what a float holds. At one degree of freedom the critical t of a small level is in the thousands."""
+    return math.exp(x) if x < 700 else math.inf
 
 
 def _bootstrap(base: Sequence[StartFigure], new: Sequence[StartFigure], alpha: float) -> tuple[float | None, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NONE = "—"
+UNBOUNDED = "no bound"
+NOTHING = "none"  # no change is large enough to be detected
 MARKS = {"regression": "✗ regression", "within": "✓ within", "inconclusive": "? inconclusive"}
 COLOURS = {"regression": "red", "within": "green", "inconclusive": "yellow"}
 HEADINGS = ("rule", "outcome", "base", "new", "change", "bounds", "resampled", "detectable", "starts", "p", "why")
@@ -25,18 +28,31 @@ HOW = (
 
 
 def plain(found: Comparison) -> dict[str, Any]:
-    """Everything, for `--json`; NaN and infinity do not occur."""
-    content = asdict(found)
-    content["quality"] = finite(content["quality"])
+    """Everything, for `--json`; NaN and infinity do not occur: where there is no upper bound it is None."""
+    content: dict[str, Any] = finite(asdict(found))
     content["refused"] = [{"cell": cell, "reason": why} for cell, why in found.refused]
     return {"format": "slm-profiler comparison", "version": FORMAT_VERSION, "exit_code": found.exit_code, **content}
 
 
 def change(one: Compared, value: float | None) -> str:
-    """A ratio as `+5.1%`; of an error rate a difference in percentage points."""
+    """A ratio as `+5.1%`; of an error rate a difference in percentage points. `no bound` for infinity, and for a ratio of 0, its counterpart."""
     if value is None:
         return NONE
+    if unbounded(one, value):
+        return UNBOUNDED
     return f"{value * 100:+.3g}pp" if one.metric == "error_rate" else percent(value)
+
+
+def unbounded(one: Compared, value: float) -> bool:
+    """Whether an end of an interval is no bound at all; a share may well differ by 0."""
+    return not math.isfinite(value) or (value <= 0 and one.metric != "error_rate")
+
+
+def interval(one: Compared, lo: float | None, hi: float | None) -> str:
+    """`+1% to +9%`; `no bound` once where neither end has one."""
+    if lo is None or hi is None:
+        return NONE
+    return UNBOUNDED if unbounded(one, lo) and unbounded(one, hi) else f"{change(one, lo)} to {change(one, hi)}"
 
 
 def figure(one: Compared, value: float | None) -> str:
@@ -51,12 +67,12 @@ def figure(one: Compared, value: float | None) -> str:
 
 def cells(one: Compared) -> list[str]:
     """The row of a table, in the order of HEADINGS."""
-    bounds = f"{change(one, one.lo)} to {change(one, one.hi)}" if one.lo is not None else NONE
-    resampled = f"{change(one, one.resampled_lo)} to {change(one, one.resampled_hi)}" if one.resampled_lo is not None else NONE
+    bounds, resampled = interval(one, one.lo, one.hi), interval(one, one.resampled_lo, one.resampled_hi)
     p = NONE if one.p_regression_holm is None else "<0.0001" if one.p_regression_holm < 1e-4 else f"{one.p_regression_holm:.2g}"
     starts = f"{one.starts[0]} | {one.starts[1]}"
     shown = [one.rule, MARKS[one.outcome], figure(one, one.base), figure(one, one.new), change(one, one.ratio), bounds, resampled]
-    return [*shown, change(one, one.detectable), starts, p, why(one)]
+    detectable = NOTHING if one.detectable is not None and unbounded(one, one.detectable) else change(one, one.detectable)
+    return [*shown, detectable, starts, p, why(one)]
 
 
 def why(one: Compared) -> str:

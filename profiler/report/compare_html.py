@@ -3,53 +3,45 @@
 from __future__ import annotations
 
 import math
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from profiler.analyse.compare import Compared, Comparison
-from profiler.errors import ReportError
 from profiler.report import compare as words
+from profiler.report import document
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 WIDTH, HEIGHT = 180, 30  # of a drawn interval, px
 
 
 def write(found: Comparison, path: Path) -> Path:
     """Raises ReportError when the page cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(found), encoding="utf-8")
-    except OSError as error:
-        raise ReportError(f"{path}: cannot be written: {error.strerror}", hint="give another --html FILE") from error
-    return path
+    return document.write(render(found), path, "give another --html FILE")
 
 
 def render(found: Comparison) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    page = resources.files("profiler.report") / "page"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     by_cell: dict[str, list[tuple[Compared, list[str], dict[str, Any] | None]]] = {}
     for one in found.compared:
         by_cell.setdefault(one.cell, []).append((one, words.cells(one), drawn(one)))
-    return environment.from_string((page / "compare.html").read_text(encoding="utf-8")).render(
+    page = document.environment({}).get_template("compare.html")
+    return page.render(
         found=found,
         cells=by_cell,
         headings=words.HEADINGS,
         remarks=words.remarks(found),
         how=words.HOW,
         confidence=f"{found.confidence * 100:.4g} %",
-        style=(page / "report.css").read_text(encoding="utf-8"),
-        policy=POLICY,
+        style=document.asset("report.css"),
+        policy=document.policy(),
         width=WIDTH,
         height=HEIGHT,
     )
 
 
 def drawn(one: Compared) -> dict[str, Any] | None:
-    """Where bounds, estimate, no change and limit lie, px; on a log scale for ratios. None without bounds."""
+    """Where bounds, estimate, no change and limit lie, px; on a log scale for ratios. None where one of them has no place."""
     if one.lo is None or one.hi is None or one.ratio is None:
+        return None
+    if any(words.unbounded(one, x) for x in (one.lo, one.hi, one.ratio, one.limit)):
         return None
     none = 0.0 if one.metric == "error_rate" else 1.0
 
@@ -61,7 +53,5 @@ def drawn(one: Compared) -> dict[str, Any] | None:
     room = (high - low) * 0.06 or 0.01
     at = [(x - low + room) / (high - low + 2 * room) * WIDTH for x in marks]
     names = ("lo", "hi", "ratio", "none", "limit")
-    described = (
-        f"change {words.change(one, one.ratio)}, bounds {words.change(one, one.lo)} to {words.change(one, one.hi)}, limit {one.rule}"
-    )
+    described = f"change {words.change(one, one.ratio)}, bounds {words.interval(one, one.lo, one.hi)}, limit {one.rule}"
     return dict(zip(names, (round(x, 1) for x in at), strict=True)) | {"described": described}

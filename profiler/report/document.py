@@ -7,6 +7,7 @@ images from data: URLs.
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import json
@@ -81,15 +82,21 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def write(text: str, out: Path) -> Path:
-    """Write beside `out` and rename into place; returns `out`. Raises ReportError when it cannot be written."""
+def write(text: str, out: Path, hint: str = "give another file with --out") -> Path:
+    """Write beside `out` and rename into place; returns `out`. Raises ReportError, with the hint, and leaves nothing when it cannot."""
+    beside = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
+            beside = Path(file.name)
             file.write(text)
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(out)
+        beside.chmod(0o644)
+        beside.replace(out)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ReportError(f"{out}: cannot be written: {reason}", hint="give another file with --out") from error
+        raise ReportError(f"{out}: cannot be written: {reason}", hint=hint) from error
+    finally:
+        if beside is not None:
+            with contextlib.suppress(OSError):  # it is gone where it was renamed
+                beside.unlink()
     return out

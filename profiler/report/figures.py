@@ -22,6 +22,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 _MARKS = [mark * 10**power for power in range(-3, 7) for mark in (1, 2, 5)]
 LOG_TICKS = {"tickvals": _MARKS, "ticktext": [f"{mark:,.12g}" for mark in _MARKS]}
 METRICS = {"ttft": ("TTFT", "ttft_sched"), "tpot": ("TPOT", "tpot")}
+N_UNKNOWN = "n not stated by the source"
 DISTRIBUTION_POINTS = 400  # of a curve that has more: a screen shows no more
 
 
@@ -45,7 +46,7 @@ def throughput_latency(selection: Selection, workload: str, metric: str) -> Figu
 
     name, column = METRICS[metric]
     rows = [row for row in selection.of(workload) if row["status"] == "done" and row["validity"] != "invalid"]
-    rows = [row for row in rows if row[f"{column}_p95_s"] is not None]
+    rows = [row for row in rows if row[f"{column}_p95_s"] is not None and row["output_tps"] is not None]  # an import may lack either
     if not rows:
         return None
     plot = go.Figure()
@@ -57,11 +58,10 @@ def throughput_latency(selection: Selection, workload: str, metric: str) -> Figu
                 plot.add_trace(_curve(points, backend, kind, symbol, number, f"{column}_p95_s"))
     layout(plot, "output tokens/s", f"{name} p95, ms", y_type="log")
     _mark_limit(plot, selection.qos(workload), metric)
-    n = sorted(row["n_requests"] for row in rows)
     caption = (
         f"{name} p95 ({'from the intended send: what a user waits' if metric == 'ttft' else 'time per output token after the first read'}) "
         f"against output tokens arriving per second. Circles: closed loop, labelled with concurrent users; diamonds: open loop (Poisson), "
-        f"labelled with requests/s. Bars: exact 95 % bounds. Logarithmic upwards. n per point {span(n)} requests."
+        f"labelled with requests/s. Bars: exact 95 % bounds. Logarithmic upwards. {answered(rows)}."
     )
     return Figure(
         f"curve-{workload}-{metric}", f"{workload}: {name} against throughput", caption, _describe_curve(rows, name, column), plot
@@ -78,6 +78,7 @@ def distribution(selection: Selection, workload: str, metric: str, load: tuple[s
     if not rows:
         return None
     plot = go.Figure()
+    counts = []
     for row in rows:
         values, n = selection.cohort_values(row["run_id"], f"{column}_s", vacuous=metric == "tpot")
         if values:
@@ -86,6 +87,7 @@ def distribution(selection: Selection, workload: str, metric: str, load: tuple[s
             # Not lists: plotly looks at every number of one, and writes it as text, three times as long as seven digits in base64.
             x, y = (np.asarray(axis, np.float32) for axis in thinned(values, n))
             meta = {**of_trace(row), "run": row["run_id"]}
+            counts.append(row["n_cohort"] if row["n_cohort"] is not None else n)
             plot.add_trace(go.Scatter(x=x, y=y, mode="lines", line=line, name=_legend(row), meta=meta))
     if not plot.data:
         return None
@@ -93,7 +95,7 @@ def distribution(selection: Selection, workload: str, metric: str, load: tuple[s
     layout(plot, f"{name}, ms", "share of requests")
     plot.update_yaxes(range=[0, 1.02], tickformat=".0%")
     plot.update_xaxes(rangemode="tozero")
-    counts = sorted(row["n_cohort"] for row in rows)
+    counts.sort()
     where = selection.load_words(workload, load)
     cut = f"; drawn with at most {DISTRIBUTION_POINTS} steps, both ends kept" if counts[-1] > DISTRIBUTION_POINTS else ""
     caption = f"Share of the cohort with a {name} of at most x, at {where}. n per curve {span(counts)} requests{cut}."
@@ -136,6 +138,20 @@ def span(counts: Sequence[int]) -> str:
     return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]}–{counts[-1]}"
 
 
+def with_n(row: Row) -> str:
+    """`n 60`; imported figures may come without it."""
+    return f"n {row['n_requests']}" if row["n_requests"] is not None else N_UNKNOWN
+
+
+def answered(rows: Sequence[Row]) -> str:
+    """`n per point 60–75 requests`, of runs that are drawn as a point each."""
+    known = sorted(row["n_requests"] for row in rows if row["n_requests"] is not None)
+    if not known:
+        return N_UNKNOWN
+    rest = f", {len(rows) - len(known)} of {len(rows)} points: {N_UNKNOWN}" if len(known) < len(rows) else ""
+    return f"n per point {span(known)} requests{rest}"
+
+
 def _curve(points: Sequence[Row], backend: str, kind: str, symbol: str, number: int, column: str) -> go.Scatter:
     import plotly.graph_objects as go
 
@@ -144,7 +160,7 @@ def _curve(points: Sequence[Row], backend: str, kind: str, symbol: str, number: 
     value = [row[column] * 1e3 for row in points]
     upper = [((row[f"{column}_hi"] or row[column]) - row[column]) * 1e3 for row in points]
     lower = [(row[column] - (row[f"{column}_lo"] or row[column])) * 1e3 for row in points]
-    notes = [[f"{row['qos_result'] or 'not judged'}, {row['validity']}, n {row['n_requests']}", row["run_id"]] for row in points]
+    notes = [[f"{row['qos_result'] or 'not judged'}, {row['validity']}, {with_n(row)}", row["run_id"]] for row in points]
     return go.Scatter(
         x=[row["output_tps"] for row in points],
         y=value,

@@ -53,7 +53,7 @@ def write(folder: Path) -> tuple[Path, list[Listed], list[str]]:
             policy=document.policy(document.hash_of(script)),
         )
     )
-    return document.write(text, folder / INDEX), found, others
+    return document.write(text, folder / INDEX, "give another folder with --index"), found, others
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from profiler.report.figures import Figure, layout, line_of, named, of_trace, span
+from profiler.report.figures import Figure, answered, layout, line_of, named, of_trace, with_n
 from profiler.report.selection import Row, Selection, label
 
 if TYPE_CHECKING:
@@ -33,15 +33,18 @@ def all_of(selection: Selection, workload: str) -> dict[str, list[Figure]]:
     """The figures of one workload: "telemetry" and "energy"."""
     figure = over_time(selection, workload)
     scopes = dict.fromkeys(str(row["energy_scope"]) for row in selection.of(workload) if joules(row))
-    return {"telemetry": [figure] if figure else [], "energy": [per_token(selection, workload, scope) for scope in scopes]}
+    energy = [per_token(selection, workload, scope) for scope in scopes]
+    return {"telemetry": [figure] if figure else [], "energy": [one for one in energy if one is not None]}
 
 
-def per_token(selection: Selection, workload: str, scope: str) -> Figure:
-    """Joules per output token against output tokens/s, of one scope: scopes are never drawn together."""
+def per_token(selection: Selection, workload: str, scope: str) -> Figure | None:
+    """Joules per output token against output tokens/s, of one scope: scopes are never drawn together. None where no run that counts has both."""
     import plotly.graph_objects as go
 
     rows = [r for r in selection.of(workload) if r["status"] == "done" and r["validity"] != "invalid" and joules(r)]
-    rows = [r for r in rows if r["energy_scope"] == scope]
+    rows = [r for r in rows if r["energy_scope"] == scope and r["output_tps"] is not None]
+    if not rows:
+        return None
     plot = go.Figure()
     for number, backend in enumerate(selection.backends):
         own = [row for row in rows if row["backend"] == backend]
@@ -64,10 +67,10 @@ def per_token(selection: Selection, workload: str, scope: str) -> Figure:
             )
     layout(plot, "output tokens/s", f"J per output token ({scope})")
     plot.update_yaxes(rangemode="tozero")
-    told = "; ".join(f"{r['backend']} at {label(r)}: {joules(r)}, n {r['n_requests']}" for r in rows)
+    told = "; ".join(f"{r['backend']} at {label(r)}: {joules(r)}, {with_n(r)}" for r in rows)
     caption = (
         f"Energy of the window at scope {scope}, idle power included, divided by the output tokens that arrived in it; labelled with users or "
-        f"requests/s. n per point {span(sorted(r['n_requests'] for r in rows))} requests. Another scope is another quantity."
+        f"requests/s. {answered(rows)}. Another scope is another quantity."
     )
     return Figure(f"energy-{workload}-{scope}", f"{workload}: energy per output token, {scope}", caption, f"Energy. {told}.", plot)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import tempfile
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from profiler.errors import StoreError
 from profiler.store import schema
 from profiler.store.store import Store
-from profiler.store.writer import storing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,11 +57,11 @@ def export_table(store: Store, table: str, path: Path, kind: str) -> Exported:
 
     made = table_of(store, table)
     _free(path)
-    with storing(path):
+    with _placed(path) as beside:
         if kind == "parquet":
-            pq.write_table(made, path, compression="zstd")
+            pq.write_table(made, beside, compression="zstd")
         else:
-            pc.write_csv(_flat(made), path)
+            pc.write_csv(_flat(made), beside)
     return Exported(made.num_rows, {}, path)
 
 
@@ -68,8 +70,9 @@ def export_planner(store: Store, path: Path) -> Exported:
     benchmarks, left_out = planner_rows(store)
     _free(path)
     meta = {"source": "slm-profiler", "confidence_level": "benchmarked", "units": "times in ms, rates per s"}
-    with storing(path):
-        path.write_text(json.dumps({"_metadata": meta, "benchmarks": benchmarks}, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps({"_metadata": meta, "benchmarks": benchmarks}, indent=1, ensure_ascii=False, allow_nan=False)
+    with _placed(path) as beside:
+        beside.write_text(text + "\n", encoding="utf-8")
     return Exported(len(benchmarks), left_out, path)
 
 
@@ -159,6 +162,30 @@ def _flat(table: pa.Table) -> pa.Table:
             texts = [None if v is None else json.dumps(v, ensure_ascii=False) for v in table.column(index).to_pylist()]
             table = table.set_column(index, field.name, pa.array(texts, pa.string()))
     return table
+
+
+@contextlib.contextmanager
+def _placed(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, put in its place when it is whole: nothing is overwritten, and a full disk leaves nothing. Raises StoreError."""
+    beside = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        os.close(handle)
+        beside = Path(name)
+        yield beside
+        beside.chmod(0o644)
+        try:
+            os.link(beside, path)
+        except OSError:  # another came first, or a file system without hard links
+            _free(path)
+            beside.rename(path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise StoreError(f"{path}: cannot be written: {reason}", hint="give another --out") from error
+    finally:
+        if beside is not None:
+            with contextlib.suppress(OSError):
+                beside.unlink()
 
 
 def _free(path: Path) -> None:

@@ -28,6 +28,7 @@ ROWS = re.findall(r"^\| (`profile .+?) \| (object|array) \| (.+?) \|$", (ROOT / 
 DOCUMENTED = {
     name: (kind, re.findall(r"`([^`]+)`", keys)) for names, kind, keys in ROWS for name in re.findall(r"`profile ([^`]+)`", names)
 }
+GUIDELLM = ROOT / "tests" / "store" / "foreign" / "guidellm" / "out.json"
 FIT = ["--qos", "ttft_p95<=1s", "--offer", "AMD EPYC=0.096 USD/h 2026-11-24"]
 
 
@@ -66,7 +67,8 @@ def arguments_of(tmp_path: Path) -> dict[str, list[str]]:
         "results ls": ["results", "ls", *store],
         "results show": ["results", "show", run_id, *store],
         "results sql": ["results", "sql", "fastest first", *store],
-        "results import": [
+        "results import": ["results", "import", str(GUIDELLM), "--dry-run", "--results", str(tmp_path / "s")],
+        "results import --map": [
             "results",
             "import",
             reference,

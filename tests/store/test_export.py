@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -103,6 +108,58 @@ def test_nothing_is_overwritten(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is there already"):
         export_planner(store, taken)
     assert taken.read_text() == "mine"
+
+
+WAYS: list[Callable[[Store, Path], Any]] = [
+    lambda store, path: export_table(store, "requests", path, "csv"),
+    lambda store, path: export_table(store, "requests", path, "parquet"),
+    export_planner,
+]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["csv", "parquet", "planner"])
+def test_a_disk_that_fills_midway_leaves_nothing(store: Store, tmp_path: Path, way: Callable[[Store, Path], Any]) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with synthetic.files_end_at(100), pytest.raises(StoreError, match="out/x: cannot be written: File too large") as failed:
+        way(store, folder / "x")
+    assert failed.value.hint == "give another --out" and list(folder.iterdir()) == []
+    way(store, folder / "x")
+    assert [path.name for path in folder.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["csv", "parquet", "planner"])
+def test_the_hint_is_about_the_file(store: Store, tmp_path: Path, way: Callable[[Store, Path], Any]) -> None:
+    with pytest.raises(StoreError, match="missing/x: cannot be written: No such file or directory") as failed:
+        way(store, tmp_path / "missing" / "x")
+    assert failed.value.hint == "give another --out"
+
+
+def test_a_file_that_came_meanwhile_is_kept(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.csv"
+    monkeypatch.setattr("pyarrow.csv.write_csv", lambda table, where: path.write_text("mine"))
+    with pytest.raises(StoreError, match="is there already"):
+        export_table(store, "runs", path, "csv")
+    assert path.read_text() == "mine" and not list(tmp_path.glob(".x*"))
+
+
+def test_a_file_system_without_hard_links(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refused)
+    export_planner(store, tmp_path / "b.json")
+    assert json.loads((tmp_path / "b.json").read_text())["benchmarks"] and not list(tmp_path.glob(".b*"))
+
+
+def test_the_planners_file_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    made = Store(tmp_path / "r")
+    known = {"provenance_class": "measured", "model": "modèle", "device": "d", "device_source": "observed", "request_rate": 1.0}
+    made.keep(synthetic.document(**known, output_tps=4.0, isl_mean=1.0, osl_mean=4.0), [synthetic.record(i) for i in range(100)])
+    code = "import sys; from pathlib import Path; from profiler.store import export, store; export.export_planner(store.Store(Path('r')), Path('b.json'))"
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ascii_only, check=True, timeout=120)
+    assert json.loads((tmp_path / "b.json").read_bytes())["benchmarks"][0]["model_hf_repo"] == "modèle"
 
 
 def test_the_command_says_what_it_wrote(store: Store, tmp_path: Path) -> None:
