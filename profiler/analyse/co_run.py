@@ -84,13 +84,13 @@ def pairs(rows: Sequence[Row]) -> list[Pair]:
     keys = dict.fromkeys(
         (r["workload"], r["backend"], r["load_kind"], r["load"], r.get("arrivals") or "", f"{r['co_run_with']}: {r['co_run_load']}")
         for r in shared
-        if not _idle(r)
+        if not idle(r)
     )
     found = []
     for workload, backend, kind, load, arrivals, beside in keys:
         same = [r for r in shared if (r["workload"], r["backend"], r["load_kind"], r["load"]) == (workload, backend, kind, load)]
         together = [r for r in same if f"{r['co_run_with']}: {r['co_run_load']}" == beside]
-        alone = [r for r in same if _idle(r)]
+        alone = [r for r in same if idle(r)]
         found.append(Pair(workload, backend, kind, load, arrivals, beside, _figures(alone), _figures(together)))
     return found
 
@@ -122,7 +122,13 @@ def _fits_to(side: Sequence[tuple[float, Figures]]) -> float | None:
     return limit
 
 
-def _idle(row: Row) -> bool:
+def beside(row: Row) -> bool:
+    """Whether another backend of the machine was loaded meanwhile."""
+    return bool(row.get("co_run_with")) and not idle(row)
+
+
+def idle(row: Row) -> bool:
+    """Whether all other backends of a co-run's row were started and asked nothing."""
     return set(str(row["co_run_load"]).split(" + ")) == {IDLE}
 
 

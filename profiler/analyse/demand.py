@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +19,10 @@ from profiler.units import parse_duration_s
 
 SECONDS_PER_MONTH = 8760 / 12 * 3600  # of a year of 365 days
 HIGHEST_RPS = 1e6
+HIGHEST = {"rps": HIGHEST_RPS, "tps": 1000 * HIGHEST_RPS, "users": 1000 * HIGHEST_RPS}  # beyond: a slip of the unit, or infinite
 EXAMPLES = "0.5rps, 30tps, 200users:30s, trace:FILE"
 
+OTHER = 0.2  # mean lengths that differ by more are other lengths
 
 @dataclass(frozen=True)
 class Demand:
@@ -38,6 +41,7 @@ class Demand:
     shape: tuple[float, ...] = ()
     trace_s: tuple[float, ...] = ()
     trace_lengths: tuple[tuple[int, int], ...] = ()
+    note: str = ""  # what of a trace is not in it
 
     def resolved(self, osl_mean: float | None, e2e_s: float | None) -> Demand:
         """With `rate` known: tokens by the mean output length, users by think time + `e2e_s` (of an answer that keeps the target)."""
@@ -52,6 +56,18 @@ class Demand:
         if cycle_s <= 0:
             raise SpecError(f"demand {self.text!r}: users without a pause and no measured answer time", hint="write e.g. 200users:30s")
         return replace(self, rate=self.users / cycle_s)
+
+    def other_lengths(self, isl: float | None, osl: float | None) -> str | None:
+        """Where a trace's lengths are not those, means in tokens, that λ* was found with; None where they are, or are not known."""
+        if not self.trace_lengths or not isl or not osl:
+            return None
+        own = [sum(pair[i] for pair in self.trace_lengths) / len(self.trace_lengths) for i in (0, 1)]
+        if all(abs(a / b - 1) <= OTHER for a, b in zip(own, (isl, osl), strict=True)):
+            return None
+        return (
+            f"the trace's lengths ({own[0]:.0f} in, {own[1]:.0f} out) are not this workload's ({isl:.0f} in, {osl:.0f} out), of which λ* is: "
+            f"extrapolated; `profile sweep --trace` measures it, --lengths {own[0]:.0f}:{own[1]:.0f} predicts it"
+        )
 
     @property
     def peak(self) -> float:
@@ -91,27 +107,36 @@ def parse(text: str) -> Demand:
         raise SpecError(f"demand {text!r}: a demand of zero needs no replica and has no cost per request", hint=f"write e.g. {EXAMPLES}")
     if think is not None and unit != "users":
         raise SpecError(f"demand {text!r}: only users have a pause", hint=f"write e.g. {EXAMPLES}")
+    kind = "users" if unit == "users" else "tps" if unit.startswith("t") else "rps"
+    if number > HIGHEST[kind]:
+        most = "" if kind == "rps" else f"{HIGHEST[kind]:g} {unit}, "
+        raise SpecError(f"demand {text!r}: beyond any fleet ({most}{HIGHEST_RPS:g} requests/s)", hint="is the unit right?")
     if unit == "users":
         try:
             pause_s = parse_duration_s(think) if think else 0.0
         except ValueError as error:
             raise SpecError(f"demand {text!r}: pause: {error}", hint="write e.g. 200users:30s") from None
         return Demand(text, users=number, users_think_s=pause_s)
-    if number > HIGHEST_RPS * (1000 if unit.startswith("t") else 1):
-        raise SpecError(f"demand {text!r}: beyond any fleet ({HIGHEST_RPS:g} requests/s)", hint="is the unit right?")
-    return Demand(text, tokens_per_s=number) if unit in ("tps", "tokens/s") else Demand(text, rate=number)
+    return Demand(text, tokens_per_s=number) if kind == "tps" else Demand(text, rate=number)
 
 
 def of_trace(path: Path, text: str) -> Demand:
-    """The arrivals of a recorded trace, with its lengths. Rows that wait for an answer before them (after_s) cannot be replayed here."""
+    """The arrivals of a recorded trace, with its lengths. Rows that wait for an answer before them (after_s) have no time and are left out."""
     from profiler.workload import trace
 
-    rows = sorted((row for row in trace.read(path).rows if row.t_s is not None), key=lambda row: float(row.t_s or 0))
+    every = trace.read(path).rows
+    rows = sorted((row for row in every if row.t_s is not None), key=lambda row: float(row.t_s or 0))
     first = float(rows[0].t_s or 0.0) if rows else 0.0
     times = tuple(float(row.t_s or 0.0) - first for row in rows)
     if len(times) < 2 or times[-1] <= 0:
         raise SpecError(f"{path}: fewer than two requests with times of their own", hint="give a trace with t_s in its rows")
-    return Demand(text, rate=len(times) / times[-1], trace_s=times, trace_lengths=tuple((row.isl, row.osl) for row in rows))
+    note = ""
+    if without := len(every) - len(rows):
+        note = (
+            f"{text}: {without} of {len(every)} requests wait for an answer before them (after_s) and have no time of their own: left out, "
+            f"so the true demand is higher ({len(every) / len(rows):.2f} times as many requests)"
+        )
+    return Demand(text, rate=len(times) / times[-1], trace_s=times, trace_lengths=tuple((row.isl, row.osl) for row in rows), note=note)
 
 
 @dataclass(frozen=True)
@@ -162,9 +187,15 @@ def read_plan(path: Path) -> Plan:
             raise SpecError(f"{path}: {name}: must be a table", hint=f"write [{name}]")
         _known(path, f"{name}.", table, KEYS[name])
     mix = _mix(path, raw["mix"]) if "mix" in raw else ()
-    if mix and any(key in asked for key in ("rate", "tokens_per_s", "users", "trace", "workload", "daily", "isl", "osl")):
+    if mix and (extra := [key for key in asked if key != "qos"]):
         raise SpecError(
-            f"{path}: mix: stands in place of a demand", hint="leave rate, workload and daily out of [demand]; each [[mix]] has its own"
+            f"{path}: mix: stands in place of a demand (got demand.{extra[0]})",
+            hint="leave all but qos out of [demand]; each [[mix]] has a workload and a rate",
+        )
+    if mix and fleet:
+        raise SpecError(
+            f"{path}: fleet.{next(iter(fleet))}: a mixed fleet has no spares, routing or autoscaling",
+            hint="leave [fleet] out, or plan each workload by itself",
         )
     given = ["rate"] if mix else [key for key in ("rate", "tokens_per_s", "users", "trace") if key in asked]
     if len(given) != 1:
@@ -192,13 +223,11 @@ def read_plan(path: Path) -> Plan:
     lengths = tuple(_number(path, f"demand.{key}", asked[key]) for key in ("isl", "osl") if key in asked)
     if len(lengths) == 1 or 0 in lengths:
         raise SpecError(f"{path}: demand: isl and osl go together, both above 0", hint="isl = 1024 and osl = 128, or neither")
-    target = asked.get("qos")
-    if isinstance(target, dict):
-        target = str(of_table(target, f"{path}: demand.qos"))
+    target, workload = _target(asked.get("qos"), f"{path}: demand.qos"), asked.get("workload")
+    if workload is not None and not isinstance(workload, str):
+        raise SpecError(f"{path}: demand.workload: must be a name (got {workload!r})")
     quality = margins.of_table(raw.get("quality", {}), str(path))
-    return Plan(
-        demand, target, asked.get("workload"), routing, spares, autoscale, (lengths[0], lengths[1]) if lengths else None, mix, quality
-    )
+    return Plan(demand, target, workload, routing, spares, autoscale, (lengths[0], lengths[1]) if lengths else None, mix, quality)
 
 
 def _mix(path: Path, rows: Any) -> tuple[Share, ...]:
@@ -214,11 +243,18 @@ def _mix(path: Path, rows: Any) -> tuple[Share, ...]:
         rate = _number(path, f"mix {n}.rate", row["rate"])
         if not 0 < rate <= HIGHEST_RPS:
             raise SpecError(f"{path}: mix {n}.rate: must be above 0 and at most {HIGHEST_RPS:g} requests/s (got {rate:g})")
-        target = row.get("qos")
-        made.append(
-            Share(str(row["workload"]), rate, str(of_table(target, f"{path}: mix {n}.qos")) if isinstance(target, dict) else target)
-        )
+        if not isinstance(row["workload"], str):
+            raise SpecError(f"{path}: mix {n}.workload: must be a name (got {row['workload']!r})")
+        made.append(Share(row["workload"], rate, _target(row.get("qos"), f"{path}: mix {n}.qos")))
     return tuple(made)
+
+
+def _target(value: Any, where: str) -> str | None:
+    if isinstance(value, dict):
+        return str(of_table(value, where))
+    if value is not None and not isinstance(value, str):
+        raise SpecError(f"{where}: must be a text or a table (got {value!r})", hint='write qos = "ttft_p95<=1s, tpot_p95<=100ms"')
+    return value
 
 
 def _known(path: Path, before: str, table: Mapping[str, Any], known: Sequence[str] | Mapping[str, Any]) -> None:
@@ -228,7 +264,7 @@ def _known(path: Path, before: str, table: Mapping[str, Any], known: Sequence[st
 
 
 def _number(path: Path, key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise SpecError(f"{path}: {key}: must be a number (got {value!r})")
     return float(value)
 

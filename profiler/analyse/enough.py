@@ -57,10 +57,9 @@ def rule_of(cell: Cell) -> Rule | None:
 
 
 def plain(target: qos.QosTarget, cohort: Sequence[RequestRecord]) -> bool:
-    """Whether a probe points one way: a constraint fails at PLAIN = "plain which way it goes"  # why a screening probe ended early
-    SCREEN_ALPHA, or none has missed in as many requests as would seldom be luck.
+    """Whether a probe points one way: a constraint fails at SCREEN_ALPHA, or none has missed in as many requests as would seldom be luck.
 
-        Proves nothing and is not used to: it only says where a search looks next.
+    Proves nothing and is not used to: it only says where a search looks next.
     """
     verdicts = constraint_verdicts(target, cohort, Bounds())
     if any(share_lower(c.misses, c.n, SCREEN_ALPHA) > c.allowed_share for c in verdicts):

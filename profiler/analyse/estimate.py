@@ -42,8 +42,13 @@ def estimate(found: Published, target: QosTarget, rows: Sequence[Row] = ()) -> E
         kept = found.knee.follows
         first_above = min(first_above, found.knee.leaves) if first_above is not None else found.knee.leaves
         notes.append("by throughput: at the next rate it no longer follows")
-    if kept:
-        lower = kept if found.kind == "rate" else rates[kept]
+    known = kept
+    if kept and found.kind == "concurrency":  # a source may say the latency of a load and not its rate
+        known = max((load for load in rates if load <= kept), default=None)
+        if known is not None and known < kept:
+            notes.append(f"at {kept:g} users no request rate was published: the rate of {known:g} was taken")
+    if kept and known:
+        lower = kept if found.kind == "rate" else rates[known]
         upper = first_above if found.kind == "rate" or first_above is None else rates.get(first_above)
         notes.append("a point estimate without a bound" + (", and by means: a percentile may be missed at less" if found.means else ""))
         return Estimate(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from profiler.analyse import capacity as sizing
 from profiler.analyse import law as steps
 from profiler.analyse.carbon import Carbon, Grid, carbon, kwh_per_1k
+from profiler.analyse.co_run import beside
 from profiler.analyse.cost import BreakEven, Cost, Saturation, order, saturation_of
 from profiler.analyse.demand import Demand
 from profiler.analyse.estimate import Estimate, estimate
@@ -16,16 +17,17 @@ from profiler.analyse.fleet import FleetLimit, fleet_limit
 from profiler.analyse.footprint import Footprint, footprint
 from profiler.analyse.interpolate import Interpolation
 from profiler.analyse.joint import Joint, joint
-from profiler.analyse.limit import Key, Limit, Probe, Row, key_of, limits, usable
+from profiler.analyse.limit import Limit, Probe, Row, counts_for_limit, key_of, limits, usable
 from profiler.analyse.margins import NONE_STATED, Margins
 from profiler.analyse.money import money
+from profiler.analyse.names import names
 from profiler.analyse.offers import Prices
 from profiler.analyse.published import Published, published
 from profiler.analyse.qos import QosTarget, answered
 from profiler.analyse.quality_store import NOT_LOOKED_FOR, Evaluations, Standing, open_all
 from profiler.analyse.replicas import Routing
 from profiler.analyse.sensitivity import Bar
-from profiler.errors import QosError, ReportError
+from profiler.errors import QosError, ReportError, SpecError
 from profiler.records import LoadKind, RequestRecord
 from profiler.units import format_duration
 
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from profiler.store.store import Store
 
 
-OTHER = 0.2  # mean lengths that differ by more are other lengths
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ class Candidate:
     quality: Standing = NOT_LOOKED_FOR
     joint: Joint | None = None  # of quality and QoS, or of QoS alone where no margin was stated
     footprint: Footprint = field(default=Footprint())  # what of an offer one replica takes
+    label: str = ""  # among the others of an answer: profiler.analyse.names
 
     @property
     def name(self) -> str:
-        return str(self.row["backend"])
+        return self.label or str(self.row["backend"])
 
     @property
     def workload(self) -> str:
@@ -129,21 +131,34 @@ def answer(store: Store, question: Question) -> Answer:
     """Everything about the runs of a store. Raises ReportError when it holds none that can answer, QosError for a metric no record has."""
     question, left_out = _of_requests(question)
     rows = [row for row in store.rows() if question.workload in (None, row["workload"])]
-    sound = [row for row in rows if usable(row)]
+    sound = [row for row in rows if usable(row) and not beside(row)]
     _check_some(store, rows, sound, question)
     requests = store.records(row["run_id"] for row in sound)
     evaluations = open_all(store.path, question.quality)
     told = [*left_out, *question.prices.notes, *(f"quality: {problem}" for problem in evaluations.problems)]
+    told += [question.demand.note] if question.demand is not None and question.demand.note else []
+    if shared := sum(usable(row) and beside(row) for row in rows):
+        told.append(f"runs beside another loaded backend (co_run_with) left out: {shared}; `profile report` has them")
     if question.lengths is not None:
         from profiler.analyse.interpolated import candidates as interpolated
 
         predicted, notes = interpolated(store, question, sound, requests)
-        ordered = sorted(predicted, key=lambda c: (c.name, str(c.row["device"])))
+        ordered = _named(predicted)
         return Answer(question, _judged(store, evaluations, ordered), (*told, *notes))
     found = limits(sound, question.target, requests)
-    candidates = [_candidate(store, question, key, own, [r for r in sound if key_of(r) == key], requests) for key, own in found.items()]
-    ordered = sorted(candidates, key=lambda c: (c.workload, c.name, str(c.row["device"])))
+    open_: list[SpecError] = []  # why the demand is no rate, of each candidate of which it is none
+    candidates = [_candidate(store, question, own, [r for r in sound if key_of(r) == key], requests, open_) for key, own in found.items()]
+    if open_ and len(open_) == len(candidates):
+        raise open_[0]
+    ordered = _named(candidates)
     return Answer(question, _judged(store, evaluations, ordered), (*told, *_comparable(ordered)))
+
+
+def _named(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Each by a name that tells it from the others, in a reader's order."""
+    labels = names([c.row for c in candidates])
+    named = [replace(c, label=label) for c, label in zip(candidates, labels, strict=True)]
+    return sorted(named, key=lambda c: (c.workload, c.name, str(c.row["device"])))
 
 
 def _judged(store: Store, evaluations: Evaluations, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
@@ -185,6 +200,8 @@ def _check_some(store: Store, rows: Sequence[Row], sound: Sequence[Row], questio
         raise ReportError(f"{store.path}: no runs of workload {question.workload!r}", hint=f"measured: {names}")
     if not rows:
         raise ReportError(f"{store.path}: no runs to answer from", hint="`profile sweep` measures some")
+    if not sound and any(usable(row) for row in rows):
+        raise ReportError(f"{store.path}: only runs beside another loaded backend ({len(rows)})", hint="measure without --co-run")
     if not sound:
         why = next((reason for row in rows for reason in row["validity_reasons"] or ()), "they did not finish")
         raise ReportError(f"{store.path}: only failed or invalid runs ({len(rows)}): {why}", hint="measure again: `profile sweep`")
@@ -193,10 +210,10 @@ def _check_some(store: Store, rows: Sequence[Row], sound: Sequence[Row], questio
 def _candidate(
     store: Store,
     question: Question,
-    key: Key,
     limit: Mapping[LoadKind, Limit],
     rows: Sequence[Row],
     requests: Mapping[str, Sequence[RequestRecord]],
+    open_: list[SpecError],
 ) -> Candidate:
     newest = rows[-1]
     missing: list[str] = []
@@ -212,6 +229,8 @@ def _candidate(
     lengths = _lengths([r for row in rows for r in requests.get(row["run_id"], ())])
     isl, osl = (sum(p[i] for p in lengths) / len(lengths) for i in (0, 1)) if lengths else (newest.get("isl_mean"), newest.get("osl_mean"))
     span = _range(limit["rate"], fitted, lengths, question.target, missing) if told is None else None
+    if other := sorted({(str(row["arrivals"]), row["load"]) for row in rows if not counts_for_limit(row)} if told is None else ()):
+        missing.append(f"not counted for λ*, which is of Poisson arrivals: {', '.join(f'{load:g}/s {how}' for how, load in other)}")
     ladder = [(row["load"], row["request_rate"]) for row in good if row["load_kind"] == "concurrency" and row["request_rate"]]
     saturation = saturation_of(ladder)
     if saturation is not None and not saturation.proven:
@@ -225,12 +244,17 @@ def _candidate(
             guess = made_of
             missing += [f"λ* is at most an estimate: {note}" for note in guess.notes]
             saturation = guess.saturation
-    demand = question.demand.resolved(osl, _e2e(rows, requests)) if question.demand is not None else None
+    demand = question.demand
+    try:
+        demand = demand.resolved(osl, _e2e(rows, requests)) if demand is not None else None
+    except SpecError as error:
+        open_.append(error)
+        missing.append(f"not sized, not costed: {error.message}")
     known = span if guess is None else guess.range
-    if demand is not None and (text := _other_lengths(demand, isl, osl)):
+    if demand is not None and (text := demand.other_lengths(isl, osl)):
         missing.append(text)
     sized: sizing.Capacity | None = None
-    if known is not None and demand is not None:
+    if known is not None and demand is not None and demand.rate is not None:
         ready = [row["ready_s"] for row in rows if row["ready_s"] is not None]
         made = sizing.capacity(
             demand, known, lengths, question.target, question.routing, question.spares,
@@ -305,23 +329,11 @@ def _range(
     why = f"at {undecided.load:g}/s {undecided.reason}" if undecided is not None and limit.upper is None else limit.reason
     missing.append(f"λ* is predicted ({span_.note}), not measured: {why}; `profile sweep --rate {low}` measures it")
     highest = fitted.highest_running
-    at_limit = span_.lower * (lengths[0][1] * fitted.step_s(1))
-    if at_limit > highest:
+    isl, osl = (sum(pair[i] for pair in lengths) / len(lengths) for i in (0, 1))
+    # Little's law: were `highest` at once to do this rate, more than a second of work a second would mean that more than those are there.
+    if span_.lower * (fitted.step_s(highest) * osl / highest + fitted.prefill_s * isl) > 1:
         missing.append(f"λ* is extrapolated: more sequences would run at once than in any run ({highest:.1f})")
     return span_
-
-
-def _other_lengths(demand: Demand, isl: float | None, osl: float | None) -> str | None:
-    """Where a trace's lengths are not those that λ* was found with."""
-    if not demand.trace_lengths or not isl or not osl:
-        return None
-    own = [sum(pair[i] for pair in demand.trace_lengths) / len(demand.trace_lengths) for i in (0, 1)]
-    if all(abs(a / b - 1) <= OTHER for a, b in zip(own, (isl, osl), strict=True)):
-        return None
-    return (
-        f"the trace's lengths ({own[0]:.0f} in, {own[1]:.0f} out) are not this workload's ({isl:.0f} in, {osl:.0f} out), of which λ* is: extrapolated; "
-        f"`profile sweep --trace` measures it, --lengths {own[0]:.0f}:{own[1]:.0f} predicts it"
-    )
 
 
 def _lengths(requests: Sequence[RequestRecord]) -> list[tuple[int, int]]:

@@ -113,11 +113,16 @@ def _candidate(
         demand = demand.resolved(osl, (cycle.ttft_s or 0.0) + (cycle.tpot_s or 0.0) * max(osl - 1, 1.0))
     sized: sizing.Capacity | None = None
     if demand is not None:
-        size = sizing.capacity(demand, span, lengths, question.target, question.routing, question.spares)
+        ready = max((row["ready_s"] for row in rows if row.get("ready_s") is not None), default=None)
+        size = sizing.capacity(demand, span, lengths, question.target, question.routing, question.spares, ready, question.autoscale)
         if isinstance(size, str):
             missing.append(f"replicas: {size}")
         else:
             sized = size
+    if question.fleet is not None:
+        missing.append(f"λ* of {question.fleet} replicas: not predicted for these lengths")
+    if question.grid is not None:
+        missing.append("CO2: not predicted for these lengths")
     costs, bars, even = money(question, newest, document, span, None, demand, sized, law, isl, osl, missing)
     return replace(
         blank, law=law, range=span, interpolation=found, demand=demand, capacity=sized, costs=costs, tornado=bars, break_even=even,

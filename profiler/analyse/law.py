@@ -43,7 +43,7 @@ class Law:
     runs: int
     highest_running: float
 
-    def step_s(self, running: int, prefill_tokens: int = 0) -> float:
+    def step_s(self, running: float, prefill_tokens: int = 0) -> float:
         return self.base_s + self.running_s * running + self.prefill_s * prefill_tokens
 
     def slower(self, factor: float) -> Law:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from profiler.analyse import crossing
-from profiler.analyse.backlog import is_constant
 from profiler.analyse.bootstrap import METHOD
 from profiler.analyse.bounds import Bounds
 from profiler.analyse.crossing import Interval
@@ -26,6 +25,7 @@ from profiler.errors import QosError
 from profiler.records import DriveResult, LoadKind, RequestRecord, Result
 
 RUNG = 0.05  # loads this close are neighbours on a curve
+POISSON = ("poisson", "not stated", None)  # arrivals of which λ* is; evenly spaced ones carry more, bursts less
 Row = Mapping[str, Any]
 Provenance = Literal["measured", "imported", "predicted"]
 Key = tuple[Any, ...]
@@ -68,7 +68,8 @@ def usable(row: Row) -> bool:
 def limits(rows: Sequence[Row], target: QosTarget, requests: Mapping[str, Sequence[RequestRecord]]) -> dict[Key, dict[LoadKind, Limit]]:
     """λ* of each key and loop. `requests` by run_id; a run without its requests proves nothing ("point estimate, no bound").
 
-    Open loops count only at a constant mean rate: a trace or a ramp has no single load. Raises QosError for a metric that no record has.
+    Open loops count only with Poisson arrivals (POISSON): others carry another rate, and a trace or a ramp has no single load. Raises QosError
+    for a metric that no record has.
     """
     sound = [row for row in rows if usable(row)]
     check_metrics(target, sound, requests)
@@ -76,7 +77,9 @@ def limits(rows: Sequence[Row], target: QosTarget, requests: Mapping[str, Sequen
     for key in dict.fromkeys(key_of(row) for row in sound):
         own = [row for row in sound if key_of(row) == key]
         kinds: tuple[LoadKind, ...] = ("rate", "concurrency")
-        found[key] = {kind: _limit(kind, [r for r in own if r["load_kind"] == kind and _steady(r)], target, requests) for kind in kinds}
+        found[key] = {
+            kind: _limit(kind, [r for r in own if r["load_kind"] == kind and counts_for_limit(r)], target, requests) for kind in kinds
+        }
     return found
 
 
@@ -158,8 +161,8 @@ def _reason(kind: LoadKind, probes: Sequence[Probe], lower: float | None, upper:
     return f"fits at {lower:g} {unit} and below, {above}{undecided}{odd}"
 
 
-def _steady(row: Row) -> bool:
-    return row["load_kind"] == "concurrency" or is_constant(row.get("arrivals") or "poisson")
+def counts_for_limit(row: Row) -> bool:
+    return row["load_kind"] == "concurrency" or row.get("arrivals") in POISSON
 
 
 def _bounds(row: Row) -> Bounds:

@@ -10,12 +10,15 @@ linear: half the time for one, half for the other. Solved as a mixed-integer lin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
+
+from profiler.analyse.limit import KEY
+from profiler.analyse.names import names
 
 if TYPE_CHECKING:
     from profiler.analyse.fit import Candidate
@@ -26,7 +29,7 @@ LIMIT_S = 10.0  # of the solver
 
 @dataclass(frozen=True)
 class Kind:
-    """A backend on one offer. `carries`: requests/s of each workload that one offer carries; 0 where it keeps the target at no rate."""
+    """What was measured (a model, variant and backend on a machine) on one offer. `carries`: requests/s of each workload that one offer carries; 0 where it keeps the target at no rate."""
 
     name: str
     month: float
@@ -91,20 +94,35 @@ def cheapest(kinds: Sequence[Kind], rates: Sequence[float]) -> Mix | str:
     return Mix(parts, float(sum(p.offers * p.kind.month for p in parts)), _single(kinds, rates), solved.status == 0)
 
 
-def kinds(workloads: Sequence[Sequence[Candidate]]) -> list[Kind]:
-    """One for each backend and offer that is costed under any of the workloads: rented and owned, by the lower end of λ*."""
-    found: dict[tuple[str, str, str], list[float]] = {}
-    months: dict[tuple[str, str, str], float] = {}
+def kinds(workloads: Sequence[Sequence[Candidate]]) -> tuple[list[Kind], list[str]]:
+    """(kinds, notes): one for each thing measured and offer that is costed under any of the workloads: rented and owned, by the lower end of λ*.
+
+    Imported figures bound λ* from above only: a fleet by them would look smaller than any that keeps the target, so they are left out.
+    """
+    found: dict[tuple[Any, ...], list[float]] = {}
+    months: dict[tuple[Any, ...], float] = {}
+    rows = [c.row for own in workloads for c in own]
+    named = dict(zip(map(_identity, rows), names(rows), strict=True))
+    left_out = []
     for i, own in enumerate(workloads):
         for c in own:
-            for cost in c.costs if c.span is not None else ():
+            if c.estimate is not None:
+                left_out.append(named[_identity(c.row)])
+            for cost in c.costs if c.range is not None else ():
                 if cost.offer.basis == "paid" or not cost.monthly.total:
                     continue
-                key = (c.name, str(c.row["device"]), f"{cost.offer.name}, {cost.offer.basis}")
-                assert c.span is not None
-                found.setdefault(key, [0.0] * len(workloads))[i] = cost.replicas_per_offer * c.span.lower
+                key = (_identity(c.row), cost.offer.name, cost.offer.basis)
+                assert c.range is not None
+                found.setdefault(key, [0.0] * len(workloads))[i] = cost.replicas_per_offer * c.range.lower
                 months[key] = cost.monthly.total
-    return [Kind(f"{name} on {offer}", months[name, device, offer], tuple(carries)) for (name, device, offer), carries in found.items()]
+    made = [Kind(f"{named[own]} on {name}, {basis}", months[own, name, basis], tuple(x)) for (own, name, basis), x in found.items()]
+    text = f"imported figures prove no λ* and are left out of the mix: {', '.join(dict.fromkeys(left_out))}"
+    return made, [text] if left_out else []
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What is never pooled, whatever the workload."""
+    return tuple(row.get(name) for name in KEY if not name.startswith("workload"))
 
 
 def _single(kinds: Sequence[Kind], rates: Sequence[float]) -> tuple[Kind, int, float] | None:

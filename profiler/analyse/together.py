@@ -16,6 +16,8 @@ from profiler.analyse.percentiles import ALPHA
 from profiler.analyse.starts import DECIDING, LOOKS, StartShare, level, share_bounds, starts_needed
 from profiler.records import Result
 
+MOST_STARTS = 200  # beyond, further starts are no way to decide (as starts.starts_needed)
+
 
 @dataclass(frozen=True)
 class TogetherConstraint:
@@ -122,18 +124,26 @@ def _floor(each: Sequence[Sequence[Mapping[str, Any]]], alpha_fail: float, alpha
     """A condition on whole runs: Student's t over the starts' mean scores, whose logarithms are nearer to normal. Shares are of starts that fall short."""
     from scipy.special import stdtrit
 
+    needed: int | None = None
     scores = [fmean(float(c.get("score") or 0.0) for c in found) for found in each]
     short = tuple(float(score < 1) for score in scores)
     n, text, result = sum(c["n"] for found in each for c in found), str(each[0][0]["text"]), "UNDECIDED"
     if min(scores) <= 0:
         result = "FAILS" if max(scores) < 1 else "UNDECIDED"
-    elif len(scores) >= DECIDING:
+    else:
         logs = [math.log(score) for score in scores]
-        error = stdev(logs) / math.sqrt(len(logs))
-        lower, upper = (fmean(logs) + sign * float(stdtrit(len(logs) - 1, 1 - a)) * error for sign, a in ((-1, alpha_fit), (1, alpha_fail)))
-        result = "FITS" if lower >= 0 else "FAILS" if upper < 0 else "UNDECIDED"
+
+        def decided(count: int) -> str | None:
+            """By so many starts with the mean and the spread of those seen."""
+            error = stdev(logs) / math.sqrt(count)
+            lower, upper = (fmean(logs) + sign * float(stdtrit(count - 1, 1 - a)) * error for sign, a in ((-1, alpha_fit), (1, alpha_fail)))
+            return "FITS" if lower >= 0 else "FAILS" if upper < 0 else None
+
+        result = (decided(len(logs)) if len(logs) >= DECIDING else None) or "UNDECIDED"
+        if result == "UNDECIDED":
+            needed = next((count for count in range(max(DECIDING, len(logs) + 1), MOST_STARTS + 1) if decided(count)), None)
     ends = {"FITS": (0.0, 0.0), "FAILS": (1.0, 1.0)}.get(result, (0.0, 1.0))
-    return TogetherConstraint(text, result, 0.0, fmean(short), *ends, n, float(len(scores)), short)  # type: ignore[arg-type]
+    return TogetherConstraint(text, result, 0.0, fmean(short), *ends, n, float(len(scores)), short, needed)  # type: ignore[arg-type]
 
 
 def _backlog_grows(verdicts: Sequence[Mapping[str, Any]], alpha: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,35 +30,55 @@ BELOW_SATURATION = 0.7  # of a throughput that was measured: where to begin
 def find_limit(spec: SweepSpec, results: Path, out: Path | None, flags: dict[str, Any]) -> int:
     """Search, print, report. Exit code 0; 1 when no search came to anything."""
     from profiler import plan as planning
-    from profiler.analyse import qos
     from profiler.analyse.recover import open_store
     from profiler.cli import sweep_quality
     from profiler.cli.progress import Progress
     from profiler.engines import registry
 
     backends, workloads = planning.parts(spec)
+    targets: dict[str, str] = {}
+    notes: list[str] = []
     for workload in workloads:
         if workload.trace is not None:
             raise SpecError(f"{workload.name}: a trace brings its own times, its rate is not searched", hint="leave it out of --find-limit")
         cell = planning.probe(spec, backends[0], workload, FIRST_RATE, 0, screen=True)
         if cell.qos is None:
             raise SpecError(f"{workload.name}: no QoS target to keep", hint='give --qos, such as --qos "ttft_p95<=1s, tpot_p95<=80ms"')
-        qos.parse(cell.qos)
+        targets[workload.name], left_out = _of_requests(workload.name, cell.qos)
+        notes += left_out
+    if notes:
+        spec = spec.model_copy(update={"qos": targets})
     for backend in backends:
         registry.get(backend.engine).validate(backend)
     if flags["dry_run"]:
-        _dry_run(spec, backends, workloads)
-        for line in sweep_quality.dry_run(spec, results, again=flags["again"])[0] if spec.quality else ():
-            click.echo(line)
+        quality = sweep_quality.dry_run(spec, results, again=flags["again"]) if spec.quality else None
+        _dry_run(spec, backends, workloads, targets, notes, quality, as_json=flags["as_json"])
         return 0
     store, progress = open_store(results), Progress(0)
+    for note in notes:
+        progress.note(note)
     began_s = time.monotonic()
     found, cells = _search(spec, backends, workloads, store, progress, flags)
     took_s = time.monotonic() - began_s
     evaluated = sweep_quality.evaluate(spec, results, progress, flags)
-    _show(found, took_s, evaluated, as_json=flags["as_json"])
+    _show(found, took_s, evaluated, notes, as_json=flags["as_json"])
     _report(store, cells, out or results / "report.html", as_json=flags["as_json"])
     return 0 if any(one.lower is not None or one.upper is not None for _, _, one in found) else 1
+
+
+def _of_requests(name: str, text: str) -> tuple[str, list[str]]:
+    """(the target without the conditions on whole runs, notes on them): no lower rate would keep those, so a search downwards ends nowhere."""
+    from profiler.analyse import qos
+
+    target = qos.parse(text)
+    left = target.of_requests
+    if left.constraints == target.constraints:
+        return text, []
+    if not left.constraints:
+        hint = "add a limit on requests, such as error_rate<=1% or ttft_p95<=1s; `profile sweep` judges the condition at given loads"
+        raise SpecError(f"{name}: {target}: a condition on a whole run gives no highest load", hint=hint)
+    whole = [str(c) for c in target.constraints if c.floor is not None]
+    return str(left), [f"{name}: {condition} is about a whole run: λ* leaves it out; `profile sweep` judges it" for condition in whole]
 
 
 def _search(
@@ -204,21 +224,38 @@ def _first_rate(spec: SweepSpec, backend: BackendSpec, workload: WorkloadSpec, s
     return float(f"{BELOW_SATURATION * highest:.3g}") if highest and highest > 0 else FIRST_RATE
 
 
-def _dry_run(spec: SweepSpec, backends: Sequence[BackendSpec], workloads: Sequence[WorkloadSpec]) -> None:
-    for backend in backends:
-        for workload in workloads:
-            target = spec.qos if isinstance(spec.qos, str) else (spec.qos or {}).get(workload.name, workload.qos)
-            click.echo(f"{backend.name} · {workload.name}: the highest Poisson rate that keeps {target}")
+def _dry_run(
+    spec: SweepSpec,
+    backends: Sequence[BackendSpec],
+    workloads: Sequence[WorkloadSpec],
+    targets: Mapping[str, str],
+    notes: Sequence[str],
+    quality: tuple[list[str], dict[str, Any]] | None,
+    *,
+    as_json: bool,
+) -> None:
+    searches = [{"backend": b.name, "workload": w.name, "qos": targets[w.name]} for b in backends for w in workloads]
+    if as_json:
+        told = {"searches": searches, "requests": spec.requests, "most_starts": spec.most_starts, "rung": spec.rung, "notes": list(notes)}
+        click.echo(json.dumps(told | {"quality": quality[1] if quality else None}, indent=2, ensure_ascii=False))
+        return
+    for one in searches:
+        click.echo(f"{one['backend']} · {one['workload']}: the highest Poisson rate that keeps {one['qos']}")
     click.echo(
         f"each: short probes bracket it, then whole cohorts of {spec.requests} requests around it over 3 to {spec.most_starts} engine "
         f"starts, until it is known to {spec.rung:.0%} either side"
     )
+    for line in [*(f"note: {note}" for note in notes), *(quality[0] if quality else ())]:
+        click.echo(line)
 
 
-def _show(found: Sequence[tuple[str, str, Found]], took_s: float, evaluated: Evaluated | None, *, as_json: bool) -> None:
+def _show(
+    found: Sequence[tuple[str, str, Found]], took_s: float, evaluated: Evaluated | None, notes: Sequence[str], *, as_json: bool
+) -> None:
     if as_json:
         rows = [{"backend": backend, "workload": workload, **asdict(one)} for backend, workload, one in found]
-        click.echo(json.dumps({"limits": rows, "seconds": took_s, "quality": evaluated.told() if evaluated else None}, indent=2))
+        whole = {"limits": rows, "seconds": took_s, "quality": evaluated.told() if evaluated else None, "notes": list(notes)}
+        click.echo(json.dumps(whole, indent=2))
         return
     from rich import box
     from rich.console import Console

@@ -81,10 +81,9 @@ def cli(ctx: click.Context, debug: bool) -> None:
       profile sweep         the quickstart: one model, three precisions, two workloads, a report
       profile list backends what can be compared
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a QoS target not met (with --fail-on-qos), 130 interrupted:
-    docs/exit-codes.md.
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a QoS target not met (with --fail-on-qos),
-    4 a regression proven and 5 inconclusive (compare --fail-if), 130 interrupted.
+    4 a regression proven and 5 inconclusive (compare --fail-if), 130 interrupted:
+    docs/exit-codes.md.
     """
     ctx.ensure_object(dict)
     ctx.obj["debug"] = debug

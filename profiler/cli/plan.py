@@ -28,6 +28,8 @@ def command(file: Path, qos: str | None, results: Path, out: Path | None, as_jso
     if target is None:
         raise SpecError(f"{file}: demand.qos: missing", hint='add qos = "ttft_p95<=1s, tpot_p95<=100ms", or give --qos')
     if plan.mix:
+        if out is not None:
+            raise click.UsageError("--out: the report has no section for a mix: leave it out")
         _mixed(plan, target, results, as_json, **asked)
         return
     asked["workload"] = asked["workload"] or plan.workload
@@ -43,9 +45,9 @@ def _mixed(plan: Plan, target: str, results: Path, as_json: bool, **asked: Any) 
     from profiler.analyse.demand import Demand
     from profiler.analyse.rightsize import passes
 
-    if asked.pop("lengths", None) is not None:
-        raise click.UsageError("--lengths is of one workload: leave it out with a mix")
-    asked.pop("workload")
+    for name in ("lengths", "workload", "grid", "api"):
+        if asked.pop(name) is not None:
+            raise click.UsageError(f"--{name} is of one workload: leave it out with a mix")
     answers = [
         ask(
             results,
@@ -58,12 +60,15 @@ def _mixed(plan: Plan, target: str, results: Path, as_json: bool, **asked: Any) 
         )
         for share in plan.mix
     ]
-    kinds = mix.kinds([[c for c in answer.candidates if passes(c)] for answer in answers])
+    kinds, left_out = mix.kinds([[c for c in answer.candidates if passes(c)] for answer in answers])
+    notes = list(dict.fromkeys([*(note for answer in answers for note in answer.notes), *left_out]))
     made = mix.cheapest(kinds, [share.rate for share in plan.mix])
     names, currency = [share.workload for share in plan.mix], answers[0].question.prices.currency
     if as_json:
         whole = {"provenance_class": "predicted", "workloads": names, "currency": currency, "kinds": [asdict(kind) for kind in kinds]}
-        click.echo(json.dumps(whole | ({"reason": made} if isinstance(made, str) else asdict(made)), indent=2, ensure_ascii=False))
+        none: dict[str, Any] = {"parts": [], "month": None, "single": None, "proven": None}
+        found = none | {"reason": made} if isinstance(made, str) else asdict(made) | {"reason": None}
+        click.echo(json.dumps(whole | found | {"notes": notes}, indent=2, ensure_ascii=False, allow_nan=False))
         return
-    for line in mix.words(made, names, currency):
+    for line in [*mix.words(made, names, currency), *(f"note: {note}" for note in notes)]:
         click.echo(line)

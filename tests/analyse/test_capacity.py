@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from profiler.analyse import capacity, law, qos
 from profiler.analyse.demand import Demand
+from profiler.analyse.fit import _range
+from profiler.analyse.limit import Limit
 from profiler.analyse.replicas import replay
 
 NS = 10**9
@@ -183,3 +185,16 @@ def test_prompts_that_are_read_in_chunks_cost_what_they_cost() -> None:
 def test_one_load_alone_makes_no_law() -> None:
     run = law.equations(chunked_server(3, 300.0))  # type: ignore[arg-type]
     assert run is not None and not run.alone and law.fit([run]) is None
+
+
+def test_extrapolated_is_said_by_the_mean_output_and_the_steps_of_many() -> None:
+    """By Little's law: what runs at once is the rate times how long an answer of mean length takes beside as many."""
+    loose, none = qos.parse("ttft_p95<=60s, tpot_p95<=60s"), Limit("rate", None, None, "predicted", "none was measured", ())
+
+    def said(lengths: list[tuple[int, int]], highest: float) -> bool:
+        missing: list[str] = []
+        assert _range(none, steps(highest_running=highest), lengths, loose, missing) is not None
+        return any("extrapolated" in text for text in missing)
+
+    assert said([(10, 1), *[(10, 200)] * 9], 4.0)  # the first answer is short, the others keep all sixteen slots busy
+    assert not said([(10, 2000), *[(10, 4)] * 99], 16.0)  # no more than sixteen can run at once

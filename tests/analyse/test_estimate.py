@@ -66,3 +66,16 @@ def test_rows_without_any_rate_say_so() -> None:
     own = rows([1.0], 5.0, imported_tps=None)
     told = published(own, TARGET)
     assert told is not None and achieved(told) == {} and "no request rate" in str(estimate(told, TARGET, own))
+
+
+def test_a_load_that_keeps_the_means_and_has_no_rate() -> None:
+    """The rate of the highest load below that has one; without any, what saturates."""
+    own = rows([1.0, 2.0, 4.0, 8.0], 100.0, load_kind="concurrency", imported_tps=None)
+    for row, rate, tpot in zip(own, (1.0, 1.8, None, 5.0), (0.05, 0.06, 0.08, 0.2), strict=True):
+        row |= {"request_rate": rate, "tpot_mean_s": tpot}
+    found = made(own)
+    assert (found.range.lower, found.range.upper) == (1.8, 5.0) and "the rate of 2 was taken" in " ".join(found.notes)
+    for row in own[:2]:
+        row["request_rate"] = None
+    found = made(own)
+    assert (found.range.lower, found.range.upper) == (5.0, None) and "only a saturated rate" in " ".join(found.notes)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from profiler.analyse.carbon import carbon, parse
 from profiler.analyse.mix import Kind, Mix, cheapest, words
+from profiler.analyse.names import names
 from profiler.errors import SpecError
 
 
@@ -82,3 +83,11 @@ def test_a_grid_that_lacks_a_part(text: str, what: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse(text)
     assert what in caught.value.message and caught.value.hint
+
+
+def test_names_say_what_tells_rows_apart_and_no_more() -> None:
+    one = {"backend": "b", "model": "m", "variant": "int8", "device": "d", "machine_id": "1"}
+    assert names([one, {**one, "backend": "c", "model": "n"}, {**one, "device": "e", "machine_id": "2"}]) == ["b", "c", "b"]
+    assert names([one, {**one, "model": "n", "variant": "int4"}]) == ["b · m", "b · n"]
+    assert names([one, {**one, "variant": "int4"}, {**one, "model": None}]) == ["b · m · int8", "b · m · int4", "b · no model"]
+    assert names([one, {**one, "machine_id": "2"}]) == ["b · 1", "b · 2"]

@@ -101,3 +101,19 @@ def test_looks_cost_confidence() -> None:
     starts = [run(f"s{k}", m) for k, m in enumerate([3, 6, 4])]
     once, often = judge_together(starts), judge_together(starts, sequential=True)
     assert once.constraints[0].miss_hi < often.constraints[0].miss_hi
+
+
+def floor(start: str, score: float) -> dict[str, Any]:
+    constraint = {"text": "output_tps>=100", "kind": "floor", "n": 300, "misses": 0, "allowed_share": 0.0, "score": score}
+    row = {"status": "done", "validity": "valid", "start_id": start, "qos_result": "FITS", "stability": "steady"}
+    return {"run": row, "verdicts": [{"constraints": [constraint], "backlog": None}]}
+
+
+def test_a_floor_says_how_many_starts_are_missing() -> None:
+    clear = judge_together([floor("s0", 3.0), floor("s1", 3.1)])
+    assert (clear.result, clear.constraints[0].starts_needed) == ("UNDECIDED", 3) and "1 more starts" in clear.reason
+    assert judge_together([floor("s0", 3.0), floor("s1", 3.1), floor("s2", 3.05)]).result == "FITS"
+    near = judge_together([floor(f"s{k}", score) for k, score in enumerate((0.9, 1.2, 1.05))])
+    assert near.result == "UNDECIDED" and (near.constraints[0].starts_needed or 0) > 3
+    on_it = judge_together([floor(f"s{k}", score) for k, score in enumerate((0.5, 2.0, 1.0))])
+    assert on_it.constraints[0].starts_needed is None and "too close" in on_it.reason

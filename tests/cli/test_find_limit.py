@@ -118,6 +118,23 @@ def test_a_target_whose_limit_lies_elsewhere_asks_for_new_probes(
     capsys.readouterr()
 
 
+def test_a_condition_on_the_whole_run_is_not_searched_for(
+    searched: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "measured_runs", no_cell)
+    alone = sweep(capsys, FIRST)
+    with pytest.raises(SystemExit) as ended:
+        program.main(["sweep", "--find-limit", "--backend", "b.toml", "--qos", f"{FIRST}, output_tps>=1000000", *FLAGS])
+    out, err = capsys.readouterr()
+    found = json.loads(out)["limits"][0]
+    assert ended.value.code == 0 and (found["lower"], found["upper"]) == (alone["lower"], alone["upper"])
+    assert "output_tps>=1000000 is about a whole run" in json.loads(out)["notes"][0] and "is about a whole run" in " ".join(err.split())
+    for target in ("output_tps>=500", "makespan<=10min for 600 requests"):
+        with pytest.raises(SystemExit) as ended:
+            program.main(["sweep", "--find-limit", "--backend", "b.toml", "--qos", target, *FLAGS])
+        assert ended.value.code == 2 and "gives no highest load" in capsys.readouterr().err
+
+
 def no_cell(_: Any, cells: Iterable[plan.Cell], *__: Any) -> Iterator[dict[str, Any]]:
     assert next(iter(cells), None) is None, "something is measured"
     return

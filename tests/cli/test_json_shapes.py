@@ -52,15 +52,22 @@ def arguments_of(tmp_path: Path) -> dict[str, list[str]]:
     run_id = Store(DATA).rows()[0]["run_id"]
     demand = tmp_path / "demand.toml"
     demand.write_text('[demand]\nrate = 0.5\nqos = "ttft_p95<=1s"\n')
+    mix = tmp_path / "mix.toml"
+    workload = Store(DATA).rows()[0]["workload"]
+    mix.write_text('[demand]\nqos = "ttft_p95<=10s"\n' + f'[[mix]]\nworkload = "{workload}"\nrate = 0.1\n' * 2)
     store = ["--results", str(DATA)]
     reference = str(ROOT / "results" / "reference" / "openvino-xeon.csv")
     return {
         "sweep --dry-run": ["sweep", "--dry-run", "--backend", "null", "--workload", "quickstart-chat", "--concurrency", "1"],
+        "sweep --find-limit --dry-run": [
+            *("sweep", "--find-limit", "--dry-run", "--backend", "null", "--workload", "quickstart-chat", "--qos", "ttft_p95<=1s")
+        ],
         "report": ["report", *store, "--out", str(tmp_path / "r.html")],
         "fit": ["fit", *store, *FIT, "--demand", "0.5rps"],
         "report --index": ["report", "--index", str(tmp_path)],
         "cost": ["cost", *store, *FIT],
         "plan": ["plan", str(demand), *store, *FIT[2:]],
+        "plan MIX.toml": ["plan", str(mix), *store, *FIT[2:]],
         **{f"list {kind}": ["list", kind] for kind in ("backends", "workloads", "models", "engines", "qos")},
         "engines remove": ["engines", "remove", "openvino"],
         "doctor": ["doctor"],

@@ -190,6 +190,9 @@ def test_a_mix_of_workloads_names_a_fleet(results: Path, tmp_path: Path, capsys:
     assert code == 0 and "cheapest mixed fleet (predicted" in out and "3 x null on Testium 9000" in out
     _, out, _ = run(capsys, "plan", str(file), "--results", str(results), "--offer", OFFER, "--json")
     assert json.loads(out)["month"] == pytest.approx(3 * 73.0) and json.loads(out)["provenance_class"] == "predicted"
+    for extra in (("--out", "page.html"), ("--workload", "w"), ("--lengths", "8:8"), ("--grid", "380 g/kWh 2024 example"), ("--api", "x")):
+        code, _, err = run(capsys, "plan", str(file), "--results", str(results), *extra)
+        assert code == 2 and extra[0] in err, extra
 
 
 def test_a_job_is_a_demand_and_a_target_may_be_a_file(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -251,3 +254,109 @@ def test_a_price_of_which_a_part_is_unknown_is_at_least_and_comes_last(
     assert "1 x theirs (rented): 73.00 USD a month" in ranking["sentence"]
     assert list(ranking["cheapest_by_demand"]["rented"]) == ["measured"]
     assert "mine (" not in json.dumps(ranking["cheapest_by_demand"]["rented"])
+
+
+def candidates(capsys: pytest.CaptureFixture[str], path: Path, *words: str) -> tuple[list[dict[str, Any]], list[str]]:
+    code, out, _ = run(capsys, "fit", "--results", str(path), "--qos", QOS, "--json", *words)
+    assert code == 0
+    return json.loads(out)["candidates"], json.loads(out)["notes"]
+
+
+def test_runs_beside_a_loaded_backend_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = {"co_run_with": "b", "co_run_load": "4 users", "qos_result": None}
+    keep(Store(tmp_path), "concurrency", 16, **shared)
+    code, _, err = run(capsys, "fit", "--results", str(tmp_path), "--qos", QOS)
+    assert code == 1 and "only runs beside another loaded backend (1)" in err
+    keep(Store(tmp_path), "concurrency", 4, **shared | {"co_run_load": "idle"})
+    keep(Store(tmp_path), "concurrency", 1)
+    (row,), notes = candidates(capsys, tmp_path)
+    assert [v["load"] for v in row["verdicts"]] == [1.0, 4.0]
+    assert any("co_run_with" in note and "left out: 1" in note for note in notes)
+
+
+def test_a_limit_at_a_poisson_rate_counts_poisson_arrivals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    keep(store, "rate", 2.0)
+    keep(store, "rate", 4.0, arrivals="constant")
+    keep(store, "rate", 6.0, arrivals="gamma cv=3")
+    (row,), _ = candidates(capsys, tmp_path)
+    assert row["limit_measured"]["rate"]["lower"] == 2.0 and [v["load"] for v in row["verdicts"]] == [2.0]
+    assert any("4/s constant, 6/s gamma cv=3" in text for text in row["missing"])
+
+
+@pytest.fixture
+def two_models(tmp_path: Path) -> Path:
+    store = Store(tmp_path / "two")
+    for model, load in (("big", 2.0), ("small", 4.0)):
+        for workload in ("w", "v"):
+            keep(store, "rate", load, model=model, workload=workload)
+    return store.path
+
+
+def test_two_models_on_one_backend_have_names_of_their_own(two_models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "fit", "--results", str(two_models), "--qos", QOS, "--workload", "w", "--offer", OFFER)
+    assert (
+        code == 0 and "null · big" in out and "missing, null · small" in out and ": null · small on Testium 9000" in " ".join(out.split())
+    )
+
+
+def test_two_models_of_a_mix_are_two_kinds(two_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = {"import_tool": "t", "import_source": "s", "import_licence": "MIT", "import_date": "2025", "provenance_class": "imported"}
+    for load in (20.0, 40.0, 80.0):
+        row = {"backend": "theirs", "model": "m", "variant": "int8", "device": "Testium 9000", "load": load, "load_kind": "rate"}
+        row |= {"workload": "w", "cell_id": f"c{load}", "tpot_mean_s": 0.05, "ttft_mean_s": 0.05, "imported_tps": 400 * load}
+        Store(two_models).keep(synthetic.document(**row | source, validity="suspect", profiler_version="0.1.0"))
+    file = tmp_path / "mix.toml"
+    file.write_text(f'[demand]\nqos = "{QOS}"\n' + "".join(f'[[mix]]\nworkload = "{name}"\nrate = 2.0\n' for name in ("w", "v")))
+    asked = ("plan", str(file), "--results", str(two_models), "--offer", OFFER)
+    _, out, _ = run(capsys, *asked, "--json")
+    answer = json.loads(out)
+    carries = {kind["name"].partition(" on ")[0]: kind["carries"] for kind in answer["kinds"]}
+    assert carries == {"null · big": [2.0, 2.0], "null · small": [4.0, 4.0]}
+    assert answer["notes"] == ["imported figures prove no λ* and are left out of the mix: theirs"] and answer["reason"] is None
+    _, out, _ = run(capsys, *asked)
+    assert "1 x null · small on Testium 9000" in out and "note: imported figures prove no λ*" in out
+
+
+def test_one_series_of_unknown_lengths_silences_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    source = {"import_tool": "t", "import_source": "s", "import_licence": "MIT", "import_date": "2025", "provenance_class": "imported"}
+    for load in (1.0, 2.0, 4.0):
+        row = {"backend": "theirs", "model": "m", "variant": "int8", "device": "Testium 9000", "load": load, "load_kind": "rate"}
+        row |= {"workload": "w", "cell_id": f"c{load}", "tpot_mean_s": 0.05, "imported_tps": 400 * load, "validity": "suspect"}
+        store.keep(synthetic.document(**row | source, profiler_version="0.1.0"))
+    for demand in ("30tps", "50users"):
+        code, _, err = run(capsys, "fit", "--results", str(tmp_path), "--qos", QOS, "--demand", demand)
+        assert code == 2 and f"demand '{demand}'" in err
+    keep(store, "rate", 4.0)
+    for demand in ("30tps", "50users"):
+        rows, _ = candidates(capsys, tmp_path, "--demand", demand, "--offer", OFFER)
+        found = {row["backend"]: row for row in rows}
+        assert found["null"]["capacity"]["replicas"] >= 1 and found["null"]["costs"]
+        assert found["theirs"]["capacity"] is None and found["theirs"]["costs"] == []
+        assert any(text.startswith(f"not sized, not costed: demand '{demand}'") for text in found["theirs"]["missing"])
+
+
+def test_lengths_that_were_not_measured_scale_with_the_day(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "demand.toml"
+    daily = ", ".join(["0.1"] * 12 + ["1.9"] * 12)
+    file.write_text(f'[demand]\nrate = 60.0\nqos = "{QOS}"\ndaily = [{daily}]\nisl = 20\nosl = 64\n[fleet]\nautoscale = true\n')
+    _, out, _ = run(capsys, "plan", str(file), "--results", str(results), "--json", "--grid", "380 g/kWh 2024 example")
+    row = next(c for c in json.loads(out)["candidates"] if c["backend"] == "null")
+    assert row["capacity"]["mean_replicas"] < row["capacity"]["replicas"] and row["capacity"]["ready_s"] == 2.0
+    assert "CO2: not predicted for these lengths" in row["missing"]
+    (row, *_), _ = candidates(capsys, results, "--lengths", "20:64", "--fleet", "2", "--workload", "w")
+    assert "λ* of 2 replicas: not predicted for these lengths" in row["missing"]
+
+
+def test_turns_without_a_time_are_noted(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "t.jsonl"
+    rows = [{"t_s": 0.5 * n, "isl": 10, "osl": 32, "session": f"u{n}"} for n in range(80)]
+    rows.append({"after_s": 1.0, "isl": 10, "osl": 32, "session": "u0"})
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    _, notes = candidates(capsys, results, "--workload", "w", "--demand", f"trace:{file}")
+    assert any("1 of 81 requests wait for an answer" in note for note in notes)
+
+
+def test_help_says_the_exit_codes_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--help")[1].count("Exit codes") == 1
