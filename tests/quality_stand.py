@@ -35,6 +35,7 @@ class Stand:
         self.way, self.worse, self.answers, self.allows = way, worse, answers or {}, allows
         self.asked: list[dict[str, Any]] = []
         self.url = ""
+        self.headers: dict[str, str] = {}  # sent with each answer
         self.breaks_at: str | None = None  # the prompt at which it begins to fail
         self.turns_at: int | None = None  # this many requests in it at once change what it says, answers and log-probabilities both
         self.gathers = 0  # a request waits until so many are in it, or none has come for GATHERING_S
@@ -109,6 +110,8 @@ def standing(stand: Stand) -> Iterator[Stand]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(raw)))
+            for header in stand.headers.items():
+                self.send_header(*header)
             self.end_headers()
             self.wfile.write(raw)
 

@@ -63,8 +63,10 @@ def _row(
     if why:
         missing["perplexity"] = why
     outcomes = _outcomes(document)
+    if (unanswered := _unanswered(document)) is not None:
+        missing["examples"] = unanswered
     if outcomes is None:
-        missing["tasks"] = "no examples were asked"
+        missing["tasks"] = unanswered or "no examples were asked"
     drift: Drift | None = None
     near = Nearness()
     pairs: Paired | None = None
@@ -147,6 +149,13 @@ def _outcomes(document: Mapping[str, Any]) -> dict[str, bool] | None:
     part = document.get("tasks")
     found = {one["id"]: one["passed"] for one in part["examples"] if one["passed"] is not None} if part else {}
     return found or None
+
+
+def _unanswered(document: Mapping[str, Any]) -> str | None:
+    """`2 of 60 were not answered: why the first was not`; they count for nobody, and fewer examples prove less."""
+    asked = (document.get("tasks") or {}).get("examples") or []
+    without = [one for one in asked if one["passed"] is None]
+    return f"{len(without)} of {len(asked)} were not answered: {without[0].get('reason') or 'no reason'}" if without else None
 
 
 def _pairs(document: Mapping[str, Any], reference: Mapping[str, Any]) -> tuple[Paired | None, tuple[str, ...], str | None]:

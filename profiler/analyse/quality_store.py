@@ -80,10 +80,11 @@ class Evaluations:
 
     def _why(self, run: Mapping[str, Any]) -> str:
         same = [e for e in self.found if e.row.backend == run["backend"]]
-        if any(identity(e.document) == _identity_of(run) and e.row.variant == run["variant"] for e in same):
+        variants = {e.row.variant for e in same if identity(e.document) == _identity_of(run)}  # of this model alone
+        if run["variant"] in variants:
             return "evaluated with other options of the backend, which can change its answers"
-        if any(identity(e.document) == _identity_of(run) for e in same):
-            return f"evaluated as another variant ({', '.join(sorted({e.row.variant for e in same}))})"
+        if variants:
+            return f"evaluated as another variant ({', '.join(sorted(variants))})"
         return "evaluated with another model" if same else "not evaluated"
 
     def command(self, run: Mapping[str, Any]) -> str:

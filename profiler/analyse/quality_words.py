@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from profiler.analyse.quality_rows import Row
 from profiler.analyse.quality_store import Standing
 
 NONE = "—"
+NAMES = {"kl": "KL", "top1": "top-1 agreement"}
 
 
 def drift_words(row: Row | None) -> str:
@@ -70,4 +73,16 @@ def told(standing: Standing) -> str:
         parts.append(f"perplexity {row.perplexity:.3f}, not compared: {row.missing.get('drift')}")
     if row.passed is not None:
         parts.append(f"passed {passed_words(row)}")
-    return ", ".join(parts) or "; ".join(f"no {name}: {why}" for name, why in row.missing.items())
+    return ", ".join(parts) or "; ".join(lacking(row))
+
+
+def lacking(row: Row, hidden: Collection[str] = ()) -> list[str]:
+    """`no KL, top-1 agreement: why`, `examples: 2 of 60 were not answered: why`: one for all that is missing for the same reason."""
+    by_reason: dict[str, list[str]] = {}
+    for what, why in row.missing.items():
+        if what not in hidden:
+            by_reason.setdefault(why, []).append(what)
+    return [
+        f"{'examples' if 'examples' in names else 'no ' + ', '.join(NAMES.get(name, name) for name in names)}: {why}"
+        for why, names in by_reason.items()
+    ]

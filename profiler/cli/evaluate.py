@@ -65,24 +65,29 @@ def command(results: Path, **flags: Any) -> int:
     profile evaluate --drift-margin 2% --margin 5%
     profile evaluate --model ./my-model --backend vllm-cuda-bf16 --backend vllm-cuda-fp8 --tasks mine.jsonl --margin 3%
     """
+    from profiler.analyse.margins import share
     from profiler.cli import harness_show
     from profiler.cli.evaluated import Evaluated
     from profiler.cli.progress import Progress
     from profiler.quality import tasks as examples
 
-    margin, drift_margin = _share("--margin", flags["margin"]), _share("--drift-margin", flags["drift_margin"])
+    margin, drift_margin = share("--margin", flags["margin"]), share("--drift-margin", flags["drift_margin"])
     if flags["fail_on_quality"] and margin is None and drift_margin is None:
         raise SpecError("--fail-on-quality: no margin was stated", hint="give --margin or --drift-margin")
     backends = _backends(flags["backends"] or BACKENDS, flags["reference"])
+    if flags["fail_on_quality"] and len(backends) < 2:
+        raise SpecError("--fail-on-quality: only the reference is evaluated, nothing is compared", hint="give a second --backend")
     tasks, progress = examples.read(flags["tasks"]), Progress(len(backends))
     for line in tasks.bad_lines:
         progress.note(f"{flags['tasks']}: {line}; left out")
-    tasks = _with_harness(tasks, progress, flags)
+    if flags["harness_limit"] is not None and flags["harness"] is None:
+        raise SpecError("--harness-limit: without --harness there is nothing to limit", hint="give --harness TASK")
     if flags["dry_run"]:
         from profiler.cli.evaluate_ahead import dry_run
 
         dry_run(backends, tasks, results, flags)
         return 0
+    tasks = _with_harness(tasks, progress, flags)
     documents, failed = _evaluate_all(backends, tasks, results, progress, flags)
     found = Evaluated(backends[0].name, margin, drift_margin, documents, results, failed)
     if flags["as_json"]:
@@ -93,19 +98,6 @@ def command(results: Path, **flags: Any) -> int:
     if not found.documents:
         return 1
     return ExitCode.NOT_PROVEN if flags["fail_on_quality"] and not found.proven else 0
-
-
-def _share(option: str, text: str | None) -> float | None:
-    """`5%` or `0.05`. Raises SpecError."""
-    if text is None:
-        return None
-    try:
-        value = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise SpecError(f"{option} {text!r}: not a share between 0 and 1", hint="write 5% or 0.05")
-    return value
 
 
 def _backends(names: tuple[str, ...], reference: str | None) -> list[BackendSpec]:
@@ -139,13 +131,11 @@ def _evaluate_all(
 
 
 def _with_harness(tasks: Tasks, progress: Progress, flags: dict[str, Any]) -> Tasks:
-    """Loads the tasks before any server starts: a wrong name is said at once. Raises SpecError."""
+    """Loads the tasks before any server starts: a wrong name is said at once. Raises SpecError, EnvironmentError_."""
     from profiler.cli.engines import split_pip_args
     from profiler.quality import lm_eval
 
     if flags["harness"] is None:
-        if flags["harness_limit"] is not None:
-            raise SpecError("--harness-limit: without --harness there is nothing to limit", hint="give --harness TASK")
         return tasks
     read = lm_eval.read(flags["harness"], flags["harness_limit"], progress.working, split_pip_args(flags["pip_args"]))
     return replace(tasks, harness=read)

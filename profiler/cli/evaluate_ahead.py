@@ -18,12 +18,21 @@ if TYPE_CHECKING:
 
 
 def dry_run(backends: Sequence[BackendSpec], tasks: Tasks, results: Path, flags: dict[str, Any]) -> None:
-    found = look(backends, flags["model"], flags["tokenizer"], flags["text"], tasks, results, flags["parallel"], again=flags["again"])
+    """`tasks`: without those of the harness. Only its own environment can load these, and a dry run builds none."""
+    from profiler.quality import lm_eval
+
+    harness = lm_eval.named(flags["harness"]) if flags["harness"] is not None else ()
+    # What is kept has a key with the content of the harness's tasks in it, which is not known here: nothing is called evaluated already.
+    again = flags["again"] or bool(harness)
+    found = look(backends, flags["model"], flags["tokenizer"], flags["text"], tasks, results, flags["parallel"], again=again)
     if flags["as_json"]:
-        click.echo(json.dumps(told(found, flags["parallel"]), indent=2, ensure_ascii=False))
+        more = {"harness": list(harness)} if harness else {}
+        click.echo(json.dumps(told(found, flags["parallel"]) | more, indent=2, ensure_ascii=False))
         return
     for line in lines(found, tasks, flags["parallel"]):
         click.echo(line)
+    if harness:
+        click.echo(f"lm-evaluation-harness: {', '.join(harness)}; its time is not estimated, what is kept of it not looked for")
 
 
 def look(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from profiler.analyse.quality_words import lacking
 from profiler.cli import harness_show
 from profiler.cli.planning import PIPED_WIDTH
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 SHOWN_LOST = 6
 ROUNDING = 1e-6  # nats: what is less comes from 32-bit floats
-NAMES = {"kl": "KL", "top1": "top-1 agreement"}
 
 
 def show(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> None:
@@ -46,7 +46,7 @@ def notes(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: M
         if row.lost:
             more = f" and {len(row.lost) - SHOWN_LOST} more" if len(row.lost) > SHOWN_LOST else ""
             found.append(f"{row.backend}: the reference passes, it does not: {', '.join(row.lost[:SHOWN_LOST])}{more}")
-        found += [*_distributions(row), *_missing(row)]
+        found += [*_distributions(row), *(f"{row.backend}: {line}" for line in lacking(row, ("verdict",)))]
     found += [f"{document['backend']['name']}: {how['note']}" for document in documents if (how := document.get("determinism"))]
     found += [f"{name}: failed: {why}" for name, why in failed.items()]
     if any(row.missing.get("verdict") for row in rows if not row.is_reference):
@@ -55,15 +55,6 @@ def notes(rows: Sequence[Row], documents: Sequence[Mapping[str, Any]], failed: M
         found.append("The built-in examples are too few to rank models: give your own with --tasks.")
     found += sorted({row.demonstration_only for row in rows if row.demonstration_only})
     return found
-
-
-def _missing(row: Row) -> list[str]:
-    """One line for all that is missing for the same reason."""
-    by_reason: dict[str, list[str]] = {}
-    for what, why in row.missing.items():
-        if what != "verdict":
-            by_reason.setdefault(why, []).append(NAMES.get(what, what))
-    return [f"{row.backend}: no {', '.join(names)}: {why}" for why, names in by_reason.items()]
 
 
 def _perplexity(row: Row) -> str:

@@ -32,8 +32,9 @@ class Evaluated:
 
     @property
     def proven(self) -> bool:
-        """Whether every variant is NON-INFERIOR."""
-        return not self.failed and all(row.verdict == "NON-INFERIOR" for row in self.rows if not row.is_reference)
+        """Whether every variant is NON-INFERIOR; nothing is proven of a reference alone."""
+        compared = [row for row in self.rows if not row.is_reference]
+        return not self.failed and bool(compared) and all(row.verdict == "NON-INFERIOR" for row in compared)
 
     def told(self) -> dict[str, Any]:
         return {

@@ -16,6 +16,14 @@ def request(
     endpoint: Endpoint, method: str, path: str, body: bytes | None = None, *, prefix: bool = False, timeout_s: float = 10.0
 ) -> tuple[int, bytes]:
     """Status and body. `prefix` puts the endpoint's path prefix (/v1) before `path`. Raises OSError, http.client.HTTPException."""
+    status, _, answer = exchange(endpoint, method, path, body, prefix=prefix, timeout_s=timeout_s)
+    return status, answer
+
+
+def exchange(
+    endpoint: Endpoint, method: str, path: str, body: bytes | None = None, *, prefix: bool = False, timeout_s: float = 10.0
+) -> tuple[int, dict[str, str], bytes]:
+    """As `request`, with the answer's headers, their names in lower case."""
     kind = http.client.HTTPSConnection if endpoint.tls else http.client.HTTPConnection
     with closing(kind(endpoint.host, endpoint.port, timeout=timeout_s)) as connection:
         headers = {**endpoint.headers, "Connection": "close"}
@@ -23,7 +31,7 @@ def request(
             headers["Content-Type"] = "application/json"
         connection.request(method, (endpoint.path_prefix if prefix else "") + path, body, headers)
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
 
 
 def metrics(endpoint: Endpoint) -> dict[str, float]:
@@ -53,7 +61,7 @@ def error_text(status: int, body: bytes) -> str:
     with suppress(ValueError, KeyError, TypeError):
         content = json.loads(body)
         message = content["error"]["message"] if "error" in content else content.get("message") or content["detail"]
-        return f"HTTP {status}: {message}"
+        return f"HTTP {status}: {message}".encode("utf-8", "replace").decode()  # half a surrogate pair could be neither kept nor shown
     text = " ".join(body.decode(errors="replace").split())
     return f"HTTP {status}: {text[:200]}" if text else f"HTTP {status}"
 

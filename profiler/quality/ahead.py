@@ -12,8 +12,7 @@ from profiler.machine.needs import unmet
 from profiler.plan import START_S
 from profiler.quality import documents
 from profiler.quality.effort import effort
-from profiler.quality.running import Asked, key_of
-from profiler.records import Variant
+from profiler.quality.running import Asked, key_like
 from profiler.units import format_duration
 
 if TYPE_CHECKING:
@@ -72,18 +71,12 @@ def _one(
     again: bool,
 ) -> Ahead:
     problems = (*unmet(backend), *registry.get(backend.engine).problems(backend))
-    same = None if what is None or again else next((one for one in kept if one["key"] == _key_like(one, backend, what)), None)
+    same = None if what is None or again else next((one for one in kept if one.get("key") == key_like(one, backend, what)), None)
     needed = effort(what.text.tokens if what else (), tasks, at_once)
     lo, hi, because = (0.0, 0.0, "nothing is asked") if same or problems else _seconds(needed, backend, what, kept)
     windows = len(what.text.tokens) if what else None
     made_at = str(same["made_at"]) if same else None
     return Ahead(backend.name, is_reference, problems, made_at, windows, len(tasks.examples), lo, hi, because)
-
-
-def _key_like(document: Mapping[str, Any], backend: BackendSpec, what: Asked) -> str:
-    """The key that this backend would have if its variant and environment are still those of the document."""
-    kept = document["variant"]
-    return key_of(backend, Variant(kept["variant_id"], None, kept["precision"], None, kept["env_hash"]), what, "")
 
 
 def _seconds(
@@ -95,17 +88,24 @@ def _seconds(
         one
         for one in kept
         if what is not None
-        and (one.get("effort") or {}).get("asked_s")
+        and _asked_s(one)
         and one["backend"]["name"] == backend.name
         and one["machine"]["machine_id"] == what.machine["machine_id"]
         and one["model"]["name"] == what.model_name
     ]
     if before:
         last = max(before, key=lambda one: str(one["made_at"]))
-        asking_s = float(last["effort"]["asked_s"]) * wanted / max(_work(last["effort"]), 1.0)
+        asking_s = _asked_s(last) * wanted / max(_work(last["effort"]), 1.0)
         return asking_s + START_S[0], asking_s + START_S[1], f"as on {last['made_at'][:10]}, with an engine start"
     slow, fast = WRITTEN_PER_S
     return wanted / fast + START_S[0], wanted / slow + START_S[1], f"a guess: {slow:g} to {fast:g} tokens/s, with an engine start"
+
+
+def _asked_s(document: Mapping[str, Any]) -> float:
+    """How long its text and examples took; 0 where that is not known: before `harness_s` was kept, the harness's time was in it."""
+    effort = document.get("effort") or {}
+    mixed = (document.get("harness") or document.get("harness_log")) and effort.get("harness_s") is None
+    return 0.0 if mixed else float(effort.get("asked_s") or 0.0)
 
 
 def _work(of: Mapping[str, int]) -> float:

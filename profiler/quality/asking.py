@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Sequence
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,10 @@ from profiler.records import Endpoint
 
 TIMEOUT_S = 300.0
 TOP_K = 20  # what vLLM allows by itself (--max-logprobs)
+BUSY = (408, 429)  # not now; the same question may be answered a little later
+NOT_OURS = (401, 403)  # who asks is refused, not what is asked
+TRIES = 5
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0  # doubled each time, unless the server says how long
 
 
 class NotGiven(EngineError):
@@ -84,6 +91,7 @@ class Asker:
             return log_probs, None
         if any(len(place) < k for place in ranked):
             raise NotGiven(f"the answer has fewer than {k} tokens at a place")
+        _checked([-x for place in ranked for x, _ in place])
         return log_probs, tuple(tuple((token, min(0.0, -x)) for x, token in place) for place in ranked)
 
     def _echo(self, token_ids: Sequence[int]) -> tuple[float, ...]:
@@ -95,12 +103,15 @@ class Asker:
         return _checked(given[1:-1])
 
     def answer(self, prompt: str, max_tokens: int, *, chat: bool) -> str:
-        """The greedy answer. Raises EngineError."""
+        """The greedy answer, "" where the model says nothing. Raises NotGiven where none came, EngineError where the server fails."""
         body: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0}
-        if not chat:
-            return str(self._choice("/completions", {**body, "prompt": prompt})["text"])
-        choice = self._choice("/chat/completions", {**body, "messages": [{"role": "user", "content": prompt}]})
-        return str(choice["message"]["content"] or "")
+        if chat:
+            choice = self._choice("/chat/completions", {**body, "messages": [{"role": "user", "content": prompt}]})
+            return message_of(choice).get("content") or ""
+        choice = self._choice("/completions", {**body, "prompt": prompt})
+        if "text" not in choice or not isinstance(choice["text"] or "", str):
+            raise NotGiven("the answer has no text")
+        return choice["text"] or ""
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
         """The first choice of a chat completion as the server gave it, greedy. Raises EngineError."""
@@ -108,13 +119,10 @@ class Asker:
 
     def _choice(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         raw = json.dumps({"model": self.endpoint.model, **body}).encode()
-        try:
-            status, answer = http_client.request(self.endpoint, "POST", path, raw, prefix=True, timeout_s=TIMEOUT_S)
-        except (OSError, http.client.HTTPException) as error:
-            raise EngineError(f"{self.endpoint.url}{path}: {error or type(error).__name__}") from error
+        status, answer = self._patiently(path, raw)
         if status != 200:
-            kind = NotGiven if 400 <= status < 500 else EngineError
-            raise kind(http_client.error_text(status, answer))
+            refused = 400 <= status < 500 and status not in (*BUSY, *NOT_OURS)
+            raise (NotGiven if refused else EngineError)(http_client.error_text(status, answer))
         try:
             choice = json.loads(answer)["choices"][0]
         except (ValueError, LookupError, TypeError):
@@ -123,9 +131,39 @@ class Asker:
             raise EngineError(f"{self.endpoint.url}{path}: not an OpenAI answer")
         return choice
 
+    def _patiently(self, path: str, raw: bytes) -> tuple[int, bytes]:
+        """Status and body; a server that is too busy is asked again a few times. Raises EngineError."""
+        for attempt in range(TRIES):
+            try:
+                status, headers, answer = http_client.exchange(self.endpoint, "POST", path, raw, prefix=True, timeout_s=TIMEOUT_S)
+            except (OSError, http.client.HTTPException) as error:
+                raise EngineError(f"{self.endpoint.url}{path}: {error or type(error).__name__}") from error
+            wait_s = _wait_s(headers, attempt)
+            if status not in BUSY or attempt == TRIES - 1 or wait_s > LONGEST_WAIT_S:
+                break
+            time.sleep(wait_s)
+        return status, answer
+
+
+def message_of(choice: dict[str, Any]) -> dict[str, Any]:
+    """Of a chat completion; its content is a text, or nothing. Raises NotGiven."""
+    message = choice.get("message")
+    if not isinstance(message, dict) or not isinstance(message.get("content") or "", str):
+        raise NotGiven("the answer has no message")
+    return message
+
+
+def _wait_s(headers: Mapping[str, str], attempt: int) -> float:
+    """As long as the server asks for; a date, or nothing, is our own time, doubled with each attempt."""
+    try:
+        asked_s = float(headers.get("retry-after", ""))
+    except ValueError:
+        asked_s = math.nan
+    return asked_s if asked_s >= 0 else FIRST_WAIT_S * 2**attempt
+
 
 def _checked(values: Sequence[Any]) -> tuple[float, ...]:
-    """A log-probability is a number of at most 0 (a little above it is rounding)."""
-    if not all(isinstance(x, int | float) and x <= 1e-3 for x in values):
+    """A log-probability is a number of at most 0 (a little above it is rounding); some servers say -Infinity where they have none."""
+    if not all(isinstance(x, int | float) and -sys.float_info.max <= x <= 1e-3 for x in values):
         raise NotGiven("what came is no log-probability")
     return tuple(min(0.0, float(x)) for x in values)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from profiler.quality import documents
-from profiler.quality.verifying import faults, files_of
+from profiler.quality.verifying import faults
 from profiler.store.writer import storing
 
 
@@ -42,7 +42,7 @@ def copy(source: Path, target: Path) -> Copied:
             new = not goes.exists()
             if new:
                 document = documents.load(source, path.stem) or {}
-                for name in files_of(document):
+                for name in documents.files_of(document):
                     _put(path.parent / name, goes.parent / name, replace=True)  # no document names it yet
                 new = _put(path, goes, replace=False)
         if new:

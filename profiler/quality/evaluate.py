@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,10 @@ def evaluate(
     found = so_far.setdefault("examples", [])
     done = tasks_part(asker, tasks, tokenizer_json, progress, found, lambda: keep(so_far), many)
     if "harness" not in so_far:
+        began_s = time.monotonic()
         so_far |= lm_eval.part(tasks.harness, endpoint, tokenizer_json, progress)
+        if tasks.harness is not None:  # apart from the rest: what it asks is not counted in tokens
+            so_far["harness_s"] = round(time.monotonic() - began_s, 3)
         keep(so_far)
-    harness = {key: value for key, value in so_far.items() if key.startswith("harness")}
+    harness = {key: so_far[key] for key in ("harness", "harness_reason", "harness_log") if key in so_far}
     return {**so_far["load"], "drift": so_far["drift"], "tasks": done, **harness}

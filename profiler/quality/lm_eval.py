@@ -47,10 +47,8 @@ class Harness:
 
 
 def read(asked: str, limit: int | None, progress: Progress, pip_args: Sequence[str] = ()) -> Harness:
-    """`asked`: names and paths with commas between them. Builds the environment if it is not there. Raises SpecError, EnvironmentError_."""
-    specs = tuple(_spec(word.strip()) for word in asked.split(",") if word.strip())
-    if not specs:
-        raise SpecError(f"--harness {asked!r}: no task", hint="names of tasks, YAML files or folders, with commas between them")
+    """`asked`: as of `named`. Builds the environment if it is not there. Raises SpecError, EnvironmentError_."""
+    specs = named(asked)
     python = environments.ensure(environments.ENVIRONMENTS["lm-eval"], progress, pip_args).python
     with tempfile.TemporaryDirectory(prefix="slm-profiler-") as folder:
         done = _run(python, {"do": "look", "tasks": specs}, specs, Path(folder), progress)
@@ -59,6 +57,14 @@ def read(asked: str, limit: int | None, progress: Progress, pip_args: Sequence[s
             f"--harness {asked}: {done.reason}", hint="`profile evaluate --harness` takes what `lm_eval --tasks` takes", detail=done.log
         )
     return Harness(specs, tuple(done["tasks"]), limit, done["version"], done["digest"], python)
+
+
+def named(asked: str) -> tuple[str, ...]:
+    """Names and paths with commas between them; whether the harness has a task of such a name only it can say. Raises SpecError."""
+    specs = tuple(_spec(word.strip()) for word in asked.split(",") if word.strip())
+    if not specs:
+        raise SpecError(f"--harness {asked!r}: no task", hint="names of tasks, YAML files or folders, with commas between them")
+    return specs
 
 
 def _spec(word: str) -> str:

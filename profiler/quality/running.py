@@ -17,12 +17,14 @@ from profiler.machine.needs import unmet
 from profiler.quality import asking, documents, ir_logits, top_k, windows
 from profiler.quality.effort import effort
 from profiler.quality.evaluate import evaluate
+from profiler.records import Variant
+from profiler.store.draft import check_writable
 
 if TYPE_CHECKING:
     from profiler.engines.protocol import Engine
     from profiler.quality.tasks import Tasks
     from profiler.quality.windows import Windows
-    from profiler.records import LocalModel, Variant
+    from profiler.records import LocalModel
     from profiler.spec import BackendSpec
 
 
@@ -89,14 +91,23 @@ def evaluate_one(backend: BackendSpec, what: Asked, results: Path, work: Path, t
     problems = [*unmet(backend), *engine.problems(backend)]
     if problems:
         raise ProfilerError(f"cannot run here: {'; '.join(problems)}", hint="`profile list backends` shows those that can")
+    if again or not any(one.get("key") == key_like(one, backend, what) for one in documents.load_sound(results)):
+        check_writable(results, documents.FOLDER)  # before hours are spent, and not for what will only be read
     variant = engine.prepare(what.model, backend, tell.working, what.pip_args)
     made_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     key = key_of(backend, variant, what, made_at)
-    waits = f"{backend.name}: another process evaluates it, waiting"
-    with documents.alone(results, key, lambda: tell.note(waits)):
+
+    def load() -> dict[str, Any] | None:
         stored = None if again else documents.load(results, key)
         if stored is not None:
             tell.note(f"{backend.name}: evaluated already, {stored['made_at']}")
+        return stored
+
+    if (stored := load()) is not None:
+        return stored
+    waits = f"{backend.name}: another process evaluates it, waiting"
+    with documents.alone(results, key, lambda: tell.note(waits)):
+        if (stored := load()) is not None:  # kept by the one that was waited for
             return stored
         if again:
             documents.forget_part(results, key)
@@ -145,6 +156,12 @@ def key_of(backend: BackendSpec, variant: Variant, what: Asked, made_at: str) ->
     return documents.key_of(served, weights, [what.text.digest, what.tasks.asked, f"top {asking.TOP_K}", *many])
 
 
+def key_like(document: Mapping[str, Any], backend: BackendSpec, what: Asked) -> str:
+    """The key that this backend would have if its variant and environment are still those of the document."""
+    kept = document.get("variant") or {}  # empty in somebody else's: then it is nobody's key
+    return key_of(backend, Variant(kept.get("variant_id", ""), None, "", None, kept.get("env_hash")), what, "")
+
+
 def _ask(
     engine: Engine,
     backend: BackendSpec,
@@ -160,8 +177,11 @@ def _ask(
     with engine.start(variant, backend, work / f"{backend.name}.log", tell.working) as running:
         began_s, before_s = time.monotonic(), float(so_far.get("asked_s", 0.0))
 
+        harness_before_s = float(so_far.get("harness_s", 0.0))
+
         def keep(part: dict[str, Any]) -> None:
-            part["asked_s"] = round(before_s + time.monotonic() - began_s, 3)
+            harness_s = part.get("harness_s", 0.0) - harness_before_s
+            part["asked_s"] = round(before_s + time.monotonic() - began_s - harness_s, 3)
             documents.keep_part(results, key, part)
 
         so_far.setdefault("starts", []).append(running.start_id)
@@ -179,7 +199,8 @@ def _ask(
         start = {"start_ids": so_far["starts"], "command": list(running.command), "versions": dict(running.versions)}
     parts["drift"] = ir_logits.added(parts["drift"], backend, variant, what.text, results, key, tell.working)
     needed = effort(what.text.tokens, what.tasks, what.at_once)
-    return {"start": start, "effort": {"asked_s": so_far.get("asked_s"), **needed}, **parts}
+    seconds = {name: so_far.get(name) for name in ("asked_s", "harness_s")}
+    return {"start": start, "effort": {**seconds, **needed}, **parts}
 
 
 def summary(document: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from profiler.quality import tool_calls
-from profiler.quality.asking import Asker, NotGiven
+from profiler.quality.asking import Asker, NotGiven, message_of
 from profiler.quality.scorers import Score
 
 if TYPE_CHECKING:
@@ -66,25 +66,18 @@ def _message(asker: Asker, example: Example) -> tuple[dict[str, Any], str]:
     if example.tool_choice is not None:
         tools["tool_choice"] = example.tool_choice
     try:
-        return _of(asker.chat({**body, **tools})), "text"
+        return message_of(asker.chat({**body, **tools})), "text"
     except NotGiven as error:
         refusal = error.message
     if any(words in refusal for words in _VLLM_WITHOUT_PARSER) and example.tool_choice in (None, "auto"):
         try:
-            return _of(asker.chat({**body, **tools, "tool_choice": "none"})), "text"
+            return message_of(asker.chat({**body, **tools, "tool_choice": "none"})), "text"
         except NotGiven as error:
             refusal = error.message
     try:
-        return _of(asker.chat({**body, "messages": [{"role": "system", "content": system(example)}, user]})), BY_MESSAGE
+        return message_of(asker.chat({**body, "messages": [{"role": "system", "content": system(example)}, user]})), BY_MESSAGE
     except NotGiven as error:
         raise NotGiven(f"tools: {refusal}; told by a system message: {error.message}") from None
-
-
-def _of(choice: dict[str, Any]) -> dict[str, Any]:
-    message = choice.get("message")
-    if not isinstance(message, dict) or not isinstance(message.get("content") or "", str):
-        raise NotGiven("the answer has no message")
-    return message
 
 
 def system(example: Example) -> str:

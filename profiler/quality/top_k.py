@@ -1,4 +1,6 @@
-"""The most probable tokens of each scored place: RESULTS/quality/KEY.top.npz beside the document, which holds its name and its SHA-256.
+"""The most probable tokens of each scored place: RESULTS/quality/KEY.HASH.top.npz beside the document, which holds its name and its SHA-256.
+
+HASH is the beginning of that SHA-256; those of the first evaluations have none in their name, and are read by the name that the document says.
 
 `ids` int32 and `log_probs` float32 (nats), both [places, k], best first; the places are all scored tokens of all windows, in order.
 """
@@ -7,15 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from profiler.errors import StoreError
 from profiler.quality import documents
 
 if TYPE_CHECKING:
@@ -34,22 +32,10 @@ def keep(results: Path, key: str, ids: Sequence[Sequence[int]] | Any, log_probs:
     places = np.asarray(ids, dtype=np.int32)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, ids=places, log_probs=np.asarray(log_probs, dtype=np.float32))
-    path, beside = results / documents.FOLDER / f"{key}.top.npz", None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except OSError as error:
-        if beside is not None:
-            with suppress(OSError):
-                Path(beside).unlink()
-        raise StoreError(f"{path}: {error.strerror or error}", hint="give --results a folder that you may write to") from None
-    return {"k": int(places.shape[1]), "file": path.name, "sha256": hashlib.sha256(buffer.getbuffer()).hexdigest()}
+    sha256 = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    path = results / documents.FOLDER / documents.top_file(key, sha256)
+    documents.put(path, buffer.getbuffer(), sync=True)
+    return {"k": int(places.shape[1]), "file": path.name, "sha256": sha256}
 
 
 def load(results: Path, document: Mapping[str, Any]) -> tuple[Top | None, str | None]:

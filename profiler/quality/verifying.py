@@ -1,6 +1,6 @@
 """Is every evaluation of a results folder as it was written? Names what is not. Reads only, changes nothing.
 
-A document holds the checksum of itself, and the SHA-256 of a file beside it (KEY.top.npz).
+A document holds the checksum of itself, and the SHA-256 of a file beside it (KEY.HASH.top.npz, of old ones KEY.top.npz).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check(results: Path) -> Checked:
     for path in paths:
         found = list(faults(path))
         document = _read(path)
-        known |= {path.name, *files_of(document or {})}
+        known |= {path.name, *documents.files_of(document or {})}
         unreadable |= {path.stem} if document is None else set()
         damages += found
         sound += not found
@@ -65,17 +65,12 @@ def faults(path: Path) -> Iterator[Damage]:
         return
     if document.get("key") != path.stem:
         yield Damage(path, None, "foreign", f"is the evaluation {document.get('key')}")
-    for name, digest in files_of(document).items():
-        yield from _file_faults(path.parent / name, digest)
-
-
-def files_of(document: Mapping[str, Any]) -> dict[str, str]:
-    """The files beside a document, with their SHA-256; a name that leaves the folder is none of them."""
-    drift = document.get("drift")
-    top = drift.get("top") if isinstance(drift, dict) else None
-    if not isinstance(top, dict) or not isinstance(top.get("file"), str) or Path(top["file"]).name != top["file"]:
-        return {}
-    return {top["file"]: str(top.get("sha256"))}
+    for name, digest in documents.files_of(document).items():
+        wrong = list(_file_faults(path.parent / name, digest))
+        if wrong and _read(path) not in (document, None):  # --again put another in its place meanwhile, and took the old one's file away
+            yield from faults(path)
+        else:
+            yield from wrong
 
 
 def _kind(error: StoreError, document: Mapping[str, Any] | None) -> Kind:

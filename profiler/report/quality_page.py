@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from profiler.analyse.quality_store import Evaluation
-from profiler.analyse.quality_words import NONE, drift_words, kl_words, passed_words, top1_words, verdict_words
+from profiler.analyse.quality_words import NONE, drift_words, kl_words, lacking, passed_words, top1_words, verdict_words
 from profiler.quality import tasks
 
 if TYPE_CHECKING:
@@ -112,8 +112,7 @@ def _note(selection: Selection, name: str) -> str:
             decide = f"; would decide it: {verdict.decide}" if verdict.decide else ""
             parts.append(f"{verdict.result}, {verdict.reason}, n = {verdict.n} {verdict.unit}{decide}")
     hidden = ("verdict",) if not row.is_reference else ("verdict", "drift", "pairs", "kl", "top1")
-    parts += [f"no {what.replace('_', ' ')}: {why}" for what, why in row.missing.items() if what not in hidden]
-    return "; ".join(parts)
+    return "; ".join([*parts, *lacking(row, hidden)])
 
 
 def _asked(known: list[Evaluation]) -> str:

@@ -117,11 +117,11 @@ class RunDraft:
             self._lock.close()
 
 
-def check_writable(root: Path) -> None:
-    """Raise StoreError if a sweep could not keep its runs in `root`: a file, not writable, disk full. Creates the folder."""
+def check_writable(root: Path, inside: str = INCOMING) -> None:
+    """Raise StoreError if nothing could be kept in `root`'s folder `inside`: a file, not writable, disk full. Creates the folder."""
     with storing(root):
-        (root / INCOMING).mkdir(parents=True, exist_ok=True)
-        probe = root / INCOMING / f"{new_run_id()}.probe"
+        (root / inside).mkdir(parents=True, exist_ok=True)
+        probe = root / inside / f".{new_run_id()}.probe"
         probe.write_bytes(b"?")
         probe.unlink()
         free = shutil.disk_usage(root).free

@@ -55,6 +55,8 @@ def test_an_evaluation_is_found_by_model_content_backend_and_variant(tmp_path: P
         standing = found.of(RUN | change)
         assert standing.row is None and standing.reason == why
         assert standing.command is not None and standing.command.startswith("profile evaluate --model m --backend ")
+    keep(tmp_path, "int8", key="another model's", model={"name": "n", "content_hash": "bb"}, variant={"variant_id": "int2"})
+    assert quality_store.open_all(tmp_path).of(RUN | {"variant": "int4"}).reason == "evaluated as another variant (int8)"
     missing = found.of(RUN | {"backend": "b int4"})
     assert (
         missing.command is not None

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ from click.testing import CliRunner
 from quality_stand import Stand, log_prob, standing, top
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from profiler.cli.evaluated import Evaluated
 from profiler.cli.main import cli
-from profiler.errors import ProfilerError
+from profiler.engines.openai import OpenAIEngine
+from profiler.errors import ProfilerError, SpecError
+from profiler.quality.lm_eval import Harness
 
 WORDS = ["the", "harbour", "wakes", "before", "town", "does", "and", "nobody", "sees", "it"]
 TEXT = " ".join(WORDS[(k * 7 + k // 10) % 10] for k in range(128 * 12 + 5))
@@ -179,6 +183,7 @@ def test_another_reference(folder: Path, stands: dict[str, Stand]) -> None:
         (("--margin", "5"), "share"),
         (("--margin", "x%"), "share"),
         (("--fail-on-quality",), "margin"),
+        (("--margin", "nan"), "share"),
         (("--text", "none.txt"), "none.txt"),
         (("--tasks", "none.jsonl"), "none.jsonl"),
     ],
@@ -187,6 +192,39 @@ def test_wrong_usage_starts_nothing(folder: Path, stands: dict[str, Stand], more
     done = evaluate(folder, *more)
     assert isinstance(done.exception, ProfilerError) and message in done.exception.message and done.exception.exit_code == 2
     assert not any(stand.asked for stand in stands.values())
+
+
+def test_one_backend_alone_proves_nothing(folder: Path, stands: dict[str, Stand]) -> None:
+    twice = ("--reference", str(folder / "full.toml"), "--backend", str(folder / "full.toml"))
+    for more in ((), twice):
+        done = evaluate(folder, "--margin", "5%", "--fail-on-quality", *more, names=("full",))
+        assert isinstance(done.exception, SpecError) and "only the reference is evaluated" in done.exception.message
+        assert "second --backend" in str(done.exception.hint) and not stands["full"].asked
+    assert not Evaluated("full", 0.05, None, [], folder).proven
+
+
+def test_what_was_not_answered_is_counted_and_a_busy_server_is_no_smaller_sample(
+    folder: Path, stands: dict[str, Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("profiler.quality.asking.time.sleep", lambda _: None)
+    (folder / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS[:4])))
+    (folder / "text.txt").write_text(TEXT[: len(TEXT) // 4])
+    answers: dict[str, tuple[int, str]] = {"copy": (422, "question 2"), "mute": (422, "question"), "noised": (429, "question 2")}
+    for name, (status, at) in answers.items():
+        real = stands[name].reply
+
+        def reply(path: str, body: dict[str, Any], real: Any = real, status: int = status, at: str = at) -> Any:
+            return (status, {"error": {"message": "too long"}}) if at in json.dumps(body) else real(path, body)
+
+        monkeypatch.setattr(stands[name], "reply", reply)
+    answer = json.loads(evaluate(folder, "--json").stdout)
+    rows = {row["backend"]: row for row in answer["variants"]}
+    assert "examples" not in rows["full"]["missing"] and answer["failed"] == {"noised": "HTTP 429: too long"}
+    assert rows["copy"]["examples"] == 3 and rows["copy"]["missing"]["examples"] == "1 of 4 were not answered: HTTP 422: too long"
+    missing = rows["mute"]["missing"]
+    assert missing["examples"] == missing["tasks"] == "4 of 4 were not answered: HTTP 422: too long"
+    shown = " ".join(evaluate(folder, names=("full", "copy")).output.split())
+    assert "copy: examples: 1 of 4 were not answered: HTTP 422: too long" in shown
 
 
 def test_one_that_is_gone_is_named_and_the_others_are_kept(folder: Path, stands: dict[str, Stand]) -> None:
@@ -213,6 +251,71 @@ def test_a_dry_run_asks_nobody_and_says_what_it_would(folder: Path, stands: dict
     text = evaluate(folder, "--dry-run", names=("full", "mute")).stdout.splitlines()
     assert "12 windows and 60 examples" in text[1] and "as on 20" in text[1], "the time of the evaluation before"
     assert "a guess" in text[2], "nothing is known of another backend"
+
+
+def test_a_dry_run_builds_no_harness_and_its_time_is_kept_apart(
+    folder: Path, stands: dict[str, Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def tick(seconds: float = 1.0) -> float:
+        now[0] += seconds
+        return now[0]
+
+    def part(harness: Any, *_: Any) -> dict[str, Any]:
+        tick(1e6 if harness else 0.0)
+        return {"harness": None, "harness_reason": "a stand-in"}
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("a dry run starts nothing")
+
+    (folder / "tasks.jsonl").write_text("\n".join(map(json.dumps, TASKS[:4])))
+    (folder / "text.txt").write_text(TEXT[: len(TEXT) // 4])
+    for module in ("running", "evaluate"):
+        monkeypatch.setattr(f"profiler.quality.{module}.time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr("profiler.quality.lm_eval.part", part)
+    monkeypatch.setattr("profiler.quality.lm_eval.read", lambda *_: Harness(("t",), ("t",), None, "0", "d", Path("p")))
+    assert evaluate(folder, "--harness", "t", names=("full",)).return_value == 0
+    (path,) = (folder / "results" / "quality").glob("*.json")
+    effort = json.loads(path.read_text())["effort"]
+    assert effort["asked_s"] < 1e6 <= effort["harness_s"]
+    monkeypatch.setattr("profiler.quality.lm_eval.read", never)
+    monkeypatch.setattr("profiler.environments.ensure", never)
+    again = json.loads(evaluate(folder, "--dry-run", "--json", "--harness", "t,arc_easy", names=("full",)).stdout)
+    assert again["harness"] == ["t", "arc_easy"] and again["seconds_max"] < 1e6 and "as on" in again["backends"][0]["because"]
+    shown = evaluate(folder, "--dry-run", "--harness", "t,arc_easy", names=("full",)).output
+    assert "lm-evaluation-harness: t, arc_easy; its time is not estimated" in shown
+    for more in (("--harness", ","), ("--harness-limit", "3")):
+        assert isinstance(evaluate(folder, "--dry-run", *more, names=("full",)).exception, SpecError)
+    # Before it was kept apart, the harness's time was in `asked_s`: no estimate comes of that.
+    document = json.loads(path.read_text()) | {"harness_log": "a line", "sha256": None}
+    del document["effort"]["harness_s"]
+    path.write_text(json.dumps(document))
+    assert "a guess" in evaluate(folder, "--dry-run", names=("full",)).output
+
+
+def test_what_is_kept_is_read_without_a_right_to_write_and_nothing_is_prepared_in_vain(
+    folder: Path, stands: dict[str, Stand], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    prepared = []
+    real = OpenAIEngine.prepare
+    monkeypatch.setattr(OpenAIEngine, "prepare", lambda *given: prepared.append(1) or real(*given))
+    (folder / "tasks.jsonl").write_text(json.dumps(TASKS[0]))
+    (folder / "text.txt").write_text(TEXT[: len(TEXT) // 4])
+    # An endpoint is asked again every time, so its key is made one of what it is here.
+    monkeypatch.setattr("profiler.quality.documents.key_of", lambda served, *_: f"{served[1]:x<16}")
+    assert evaluate(folder, names=("full",)).return_value == 0 and prepared == [1]
+    monkeypatch.setattr("profiler.quality.documents.locked", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    assert "evaluated already" in evaluate(folder, names=("full",)).stderr and prepared == [1, 1]
+    for more in (("--again",), ("--backend", str(folder / "copy.toml"))):
+        done = evaluate(folder, "--json", *more, names=("full",))
+        (why,) = json.loads(done.stdout)["failed"].values()
+        assert "cannot be written: Permission denied" in why
+    assert prepared == [1, 1, 1], "of these only what is there already"
 
 
 def test_answers_that_change_with_the_load_are_asked_one_by_one_and_that_is_said(folder: Path, stands: dict[str, Stand]) -> None:

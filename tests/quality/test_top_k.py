@@ -25,10 +25,10 @@ def document(top: dict[str, Any] | None, key: str = "a", **more: Any) -> dict[st
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     kept = top_k.keep(tmp_path, "a", IDS, LOG_PROBS)
-    assert kept["k"] == 3 and kept["file"] == "a.top.npz"
-    raw = (tmp_path / "quality" / "a.top.npz").read_bytes()
+    assert kept["k"] == 3 and kept["file"] == f"a.{kept['sha256'][:8]}.top.npz"
+    raw = (tmp_path / "quality" / kept["file"]).read_bytes()
     assert hashlib.sha256(raw).hexdigest() == kept["sha256"]
-    assert [path.name for path in (tmp_path / "quality").iterdir()] == ["a.top.npz"], "nothing is left beside it"
+    assert [path.name for path in (tmp_path / "quality").iterdir()] == [kept["file"]], "nothing is left beside it"
     found, why = top_k.load(tmp_path, document(kept))
     assert why is None and found is not None
     assert found[0].dtype == np.int32 and found[1].dtype == np.float32
@@ -38,28 +38,28 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["gone", "cut", "another"])
 def test_another_file_is_a_reason_and_no_error(tmp_path: Path, damage: str) -> None:
     kept = top_k.keep(tmp_path, "a", IDS, LOG_PROBS)
-    path = tmp_path / "quality" / "a.top.npz"
+    path = tmp_path / "quality" / kept["file"]
     if damage == "gone":
         path.unlink()
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:50])
     else:
-        top_k.keep(tmp_path, "a", IDS[::-1], LOG_PROBS)
+        path.write_bytes((tmp_path / "quality" / top_k.keep(tmp_path, "a", IDS[::-1], LOG_PROBS)["file"]).read_bytes())
     found, why = top_k.load(tmp_path, document(kept))
-    assert found is None and "a.top.npz" in str(why)
+    assert found is None and kept["file"] in str(why)
 
 
 @pytest.mark.parametrize("raw", [b"", b"nonsense", b"PK\x03\x04 and no more"])
 def test_a_hash_that_fits_does_not_make_it_an_array(tmp_path: Path, raw: bytes) -> None:
     kept = top_k.keep(tmp_path, "a", IDS, LOG_PROBS)
-    (tmp_path / "quality" / "a.top.npz").write_bytes(raw)
+    (tmp_path / "quality" / kept["file"]).write_bytes(raw)
     found, why = top_k.load(tmp_path, document(kept | {"sha256": hashlib.sha256(raw).hexdigest()}))
     assert found is None and "cannot be read" in str(why)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "quality").write_text("a file")
-    with pytest.raises(StoreError, match=r"a\.top\.npz"):
+    with pytest.raises(StoreError, match=r"a\.[0-9a-f]{8}\.top\.npz"):
         top_k.keep(tmp_path, "a", IDS, LOG_PROBS)
 
 
