@@ -21,8 +21,8 @@ SECONDS_PER_MONTH = 8760 / 12 * 3600  # of a year of 365 days
 HIGHEST_RPS = 1e6
 HIGHEST = {"rps": HIGHEST_RPS, "tps": 1000 * HIGHEST_RPS, "users": 1000 * HIGHEST_RPS}  # beyond: a slip of the unit, or infinite
 EXAMPLES = "0.5rps, 30tps, 200users:30s, trace:FILE"
-
 OTHER = 0.2  # mean lengths that differ by more are other lengths
+
 
 @dataclass(frozen=True)
 class Demand:

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from profiler.store.store import Store
 
 
-
-
 @dataclass(frozen=True)
 class Question:
     """What is asked. `demand` None: no replicas, and costs at λ* and at saturation only are those of a demand of λ*."""
