@@ -28,7 +28,7 @@ from limit_strategy import Server
 
 from profiler.store.store import Store
 
-PLACES, SERVICE_S, LIMIT_S, REQUESTS, RUNG = 8, 0.030, 0.060, 2000, 0.05
+PLACES, SERVICE_S, LIMIT_S, REQUESTS, RUNG = 8, 0.030, 0.060, 4000, 0.05
 BACKEND = f"""
 name = "null-8"
 version = 1
