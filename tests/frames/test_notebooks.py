@@ -28,7 +28,8 @@ def said(notebook: Any) -> list[tuple[str, Any]]:
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
             if execute.PLOTLY in data:
-                figure = json.loads(json.dumps(data[execute.PLOTLY]))
+                # To nine digits: the last ones differ with the order in which a processor adds.
+                figure = json.loads(json.dumps(data[execute.PLOTLY]), parse_float=lambda digits: float(f"{float(digits):.9g}"))
                 parts.append(("figure", (figure["data"], figure["layout"]["meta"])))
             elif "text/html" in data:
                 parts.append(("html", "".join(data["text/html"])))
