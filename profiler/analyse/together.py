@@ -14,6 +14,7 @@ from typing import Any
 
 from profiler.analyse.percentiles import ALPHA
 from profiler.analyse.starts import DECIDING, LOOKS, StartShare, level, share_bounds, starts_needed
+from profiler.analyse.validity import CLIENT_ERROR_SHARE, is_client_error
 from profiler.records import Result
 
 MOST_STARTS = 200  # beyond, further starts are no way to decide (as starts.starts_needed)
@@ -83,12 +84,28 @@ def judge_together(
 
 
 def counts(document: Mapping[str, Any]) -> bool:
-    """Whether a run says something about its cell's long-run attainment."""
+    """Whether a run says something about its cell's long-run attainment: all but what was disturbed.
+
+    To leave out the starts whose queue grew would leave the good ones; to leave out those where the client's error is large beside a short TTFT,
+    but not beside the limit, would leave the bad ones.
+    """
     run = document["run"]
     if run["status"] != "done" or run["validity"] == "invalid" or not document.get("verdicts"):
         return False
-    unsettled = run.get("stability") in ("unsteady", "unstable") and len(run.get("validity_reasons") or ()) <= 1
-    return run["validity"] == "valid" or unsettled
+    harmless = (run.get("stability") in ("unsteady", "unstable")) + sum(
+        _small_beside_the_limit(document, name) for name in ("ttft", "tpot")
+    )
+    return run["validity"] == "valid" or (harmless > 0 and len(run.get("validity_reasons") or ()) <= harmless)
+
+
+def _small_beside_the_limit(document: Mapping[str, Any], metric: str) -> bool:
+    """Whether the client's error in `metric` made the run suspect, and is small beside each limit that the verdict looks at."""
+    run = document["run"]
+    error, median = run.get(f"{metric}_error_bar_s"), run.get(f"{metric}_p50_s")
+    if not is_client_error(error, median):
+        return False
+    limits = [c.get("limit_s") for c in document["verdicts"][0]["constraints"] if metric in c["text"]]
+    return all(limit is not None and error <= CLIENT_ERROR_SHARE * limit for limit in limits)
 
 
 def _screened(documents: Sequence[Mapping[str, Any]], aside: int) -> Together:

@@ -161,10 +161,15 @@ def _client(drive: DriveResult, run: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding("repeated-prompts", "suspect", reason, "a shorter window: lower window_max_s or --duration")
 
 
+def is_client_error(error_s: float | None, median_s: float | None) -> bool:
+    """Whether what the client may add to a figure colours it."""
+    return error_s is not None and bool(median_s) and error_s > max(CLIENT_ERROR_S, CLIENT_ERROR_SHARE * (median_s or 0.0))
+
+
 def _error_bars(run: Mapping[str, Any]) -> Iterator[Finding]:
     for name, bar, figure in (("TTFT", "ttft_error_bar_s", "ttft_p50_s"), ("TPOT", "tpot_error_bar_s", "tpot_p50_s")):
         error, median = run.get(bar), run.get(figure)
-        if error is not None and median and error > max(CLIENT_ERROR_S, CLIENT_ERROR_SHARE * median):
+        if error is not None and median and is_client_error(error, median):
             reason = f"the client may add {error * 1e3:.1f} ms to a {name} of {median * 1e3:.1f} ms ({run.get('error_bar_source')})"
             yield Finding("client-error", "suspect", reason, "a core for the client: fewer engine threads, or a client elsewhere")
 

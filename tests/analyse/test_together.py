@@ -89,6 +89,22 @@ def test_what_was_disturbed_is_set_aside_but_not_what_did_not_settle() -> None:
     assert judge_together([run("s0", 0, status="failed"), run("s1", 0, validity="invalid")]).reason == "no sound run"
 
 
+def test_a_client_error_that_is_small_beside_the_limit_sets_nothing_aside() -> None:
+    why = "the client may add 2.0 ms to a TTFT of 25.7 ms (this run)"
+    coloured = {"validity": "suspect", "ttft_error_bar_s": 0.002, "ttft_p50_s": 0.0257}
+    calm = [run(f"s{k}", 1) for k in range(3)]
+
+    def judged(limit_s: float | None, *reasons: str) -> int:
+        document = run("s3", 1, validity_reasons=list(reasons), **coloured)
+        document["verdicts"][0]["constraints"][0]["limit_s"] = limit_s
+        return judge_together([*calm, document]).set_aside
+
+    assert judged(1.0, why) == 0, "0.2 % of the limit"
+    assert judged(0.03, why) == 1, "7 % of it"
+    assert judged(None, why) == 1, "a limit that grows with the prompt: not known how small"
+    assert judged(1.0, why, "other programs used 0.7 of 2 cores") == 1
+
+
 def test_a_backlog_that_grows_over_the_starts_proves_no_fit() -> None:
     growing = [run(f"s{k}", 1) for k in range(4)]
     for k, document in enumerate(growing):
