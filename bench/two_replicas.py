@@ -1,6 +1,6 @@
 """Does a measured limit of two OpenVINO replicas lie inside the interval that is predicted from one? By the product's own commands, step by step.
 
-    .venv/bin/python bench/two_replicas.py              # about 15 minutes, alone on the machine; leaves ./two-replicas/
+    .venv/bin/python bench/two_replicas.py              # about 20 minutes, alone on the machine; leaves ./two-replicas/
     .venv/bin/python bench/two_replicas.py --commands   # only prints the commands
 
 1. the limit of one replica on one core (`--find-limit`), 2. `profile fit --fleet 2` on those runs alone: the interval predicted of two, 3. the limit of
@@ -40,14 +40,14 @@ cores = [{cores}]
 """
 
 
-def commands(folder: Path, model: str, cores: list[int], starts: int, rung: float) -> dict[str, list[str]]:
+def commands(folder: Path, model: str, cores: list[int], starts: int, requests: int, rung: float) -> dict[str, list[str]]:
     """The four commands, by step; writes the two backends."""
     made: dict[str, list[str]] = {}
     for name, own in (("one", cores[:1]), ("two", cores[:2])):
         backend = folder / f"openvino-{name}.toml"
         backend.write_text(BACKEND.format(name=f"openvino-{name}", replicas=len(own), cores=", ".join(f'"{core}"' for core in own)))
         made[name] = [
-            "sweep", "--find-limit", "--model", model, "--backend", str(backend), "--workload", "quickstart-chat", "--qos", QOS, "--requests", "100",
+            "sweep", "--find-limit", "--model", model, "--backend", str(backend), "--workload", "quickstart-chat", "--qos", QOS, "--requests", str(requests),
             "--most-starts", str(starts), "--rung", f"{rung:g}", "--results", str(folder / name), "--out", str(folder / f"{name}.html"), "--json",
         ]  # fmt: skip
     made["predict"] = ["fit", "--fleet", "2", "--qos", QOS, "--results", str(folder / "one"), "--json"]
@@ -81,18 +81,19 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, default=Path("two-replicas"))
     arguments.add_argument("--model", default="synthetic:llama-25m")
     arguments.add_argument("--cores", default="0,1", help="one for each replica")
-    arguments.add_argument("--most-starts", type=int, default=3)
+    arguments.add_argument("--most-starts", type=int, default=5)
+    arguments.add_argument("--requests", type=int, default=200)
     arguments.add_argument("--rung", type=float, default=0.1)
     asked = arguments.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    steps = commands(asked.folder, asked.model, [int(core) for core in asked.cores.split(",")], asked.most_starts, asked.rung)
+    steps = commands(asked.folder, asked.model, [int(core) for core in asked.cores.split(",")], asked.most_starts, asked.requests, asked.rung)
     if asked.commands:
         print("\n".join(f"profile {shlex.join(words)}" for words in steps.values()))
         return
     said = {}
     for step, words in steps.items():
         print(f"profile {shlex.join(words)}", flush=True)
-        said[step] = profile(words, 900)
+        said[step] = profile(words, 1800)
     predicted = json.loads(said["predict"])["candidates"][0]
     measured = json.loads(said["measured"])["candidates"][0]
     one = predicted["limit"]
