@@ -86,7 +86,9 @@ def main() -> None:
     arguments.add_argument("--rung", type=float, default=0.1)
     asked = arguments.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    steps = commands(asked.folder, asked.model, [int(core) for core in asked.cores.split(",")], asked.most_starts, asked.requests, asked.rung)
+    steps = commands(
+        asked.folder, asked.model, [int(core) for core in asked.cores.split(",")], asked.most_starts, asked.requests, asked.rung
+    )
     if asked.commands:
         print("\n".join(f"profile {shlex.join(words)}" for words in steps.values()))
         return

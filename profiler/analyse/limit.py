@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median_low
 from typing import Any, Literal
 
 from profiler.analyse import crossing
@@ -24,7 +26,7 @@ from profiler.analyse.verdict import Verdict, judge
 from profiler.errors import QosError
 from profiler.records import DriveResult, LoadKind, RequestRecord, Result
 
-RUNG = 0.05  # loads this close are neighbours on a curve
+RUNG, WIDEST_RUNG = 0.05, 0.10  # loads this close are neighbours on a curve; of those further apart less is taken for straight
 POISSON = ("poisson", "not stated", None)  # arrivals of which λ* is; evenly spaced ones carry more, bursts less
 Row = Mapping[str, Any]
 Provenance = Literal["measured", "imported", "predicted"]
@@ -132,7 +134,14 @@ def _by_curve(probes: Sequence[Probe]) -> Interval:
                 runs.append((probe.load, document))
     if len({document["run"]["start_id"] for _, document in runs}) < DECIDING or len({load for load, _ in runs}) < 2:
         return Interval(None, None)
-    return crossing.limit([crossing.seen(document, load) for load, document in runs], crossing.allowed(runs[0][1]), ALPHA / 2, RUNG)
+    rung = rung_of(sorted({load for load, _ in runs}))
+    return crossing.limit([crossing.seen(document, load) for load, document in runs], crossing.allowed(runs[0][1]), ALPHA / 2, rung)
+
+
+def rung_of(loads: Sequence[float]) -> float:
+    """That of the search that chose `loads`, of which there are two: most lie half a rung apart (profiler.analyse.search)."""
+    half = median_low(above / below for below, above in pairwise(loads))
+    return min(max(round(2 * (half - 1), 2), RUNG), WIDEST_RUNG)
 
 
 def _probe(rows: Sequence[Row], target: QosTarget, requests: Mapping[str, Sequence[RequestRecord]]) -> Probe:
