@@ -111,28 +111,33 @@ def evaluate_one(backend: BackendSpec, what: Asked, results: Path, work: Path, t
             return stored
         if again:
             documents.forget_part(results, key)
-        documents.keep(results, key, _evaluated(engine, backend, variant, what, results, key, made_at, work, tell))
+        documents.keep(results, key, _evaluated(_Job(engine, backend, variant, what, results, key, work, tell), made_at))
         kept = documents.load(results, key)
     assert kept is not None
     return kept
 
 
-def _evaluated(
-    engine: Engine,
-    backend: BackendSpec,
-    variant: Variant,
-    what: Asked,
-    results: Path,
-    key: str,
-    made_at: str,
-    work: Path,
-    tell: Telling,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Job:
+    """One evaluation that has to be made, under `key`."""
+
+    engine: Engine
+    backend: BackendSpec
+    variant: Variant
+    what: Asked
+    results: Path
+    key: str
+    work: Path
+    tell: Telling
+
+
+def _evaluated(job: _Job, made_at: str) -> dict[str, Any]:
     """The document; goes on after what an evaluation that was broken off had kept."""
-    so_far = documents.load_part(results, key)
+    backend, variant, what = job.backend, job.variant, job.what
+    so_far = documents.load_part(job.results, job.key)
     if so_far:
-        tell.note(f"{backend.name}: goes on after {len(so_far.get('examples', []))} of {len(what.tasks.examples)} examples")
-    parts = _ask(engine, backend, variant, what, results, key, work, tell, so_far)
+        job.tell.note(f"{backend.name}: goes on after {len(so_far.get('examples', []))} of {len(what.tasks.examples)} examples")
+    parts = _ask(job, so_far)
     return {
         "made_at": made_at,
         "profiler_version": __version__,
@@ -162,19 +167,10 @@ def key_like(document: Mapping[str, Any], backend: BackendSpec, what: Asked) -> 
     return key_of(backend, Variant(kept.get("variant_id", ""), None, "", None, kept.get("env_hash")), what, "")
 
 
-def _ask(
-    engine: Engine,
-    backend: BackendSpec,
-    variant: Variant,
-    what: Asked,
-    results: Path,
-    key: str,
-    work: Path,
-    tell: Telling,
-    so_far: dict[str, Any],
-) -> dict[str, Any]:
+def _ask(job: _Job, so_far: dict[str, Any]) -> dict[str, Any]:
     """Start the engine and ask; what is known so far is kept underway. Raises EngineError."""
-    with engine.start(variant, backend, work / f"{backend.name}.log", tell.working) as running:
+    backend, what, tell = job.backend, job.what, job.tell
+    with job.engine.start(job.variant, backend, job.work / f"{backend.name}.log", tell.working) as running:
         began_s, before_s = time.monotonic(), float(so_far.get("asked_s", 0.0))
 
         harness_before_s = float(so_far.get("harness_s", 0.0))
@@ -182,7 +178,7 @@ def _ask(
         def keep(part: dict[str, Any]) -> None:
             harness_s = part.get("harness_s", 0.0) - harness_before_s
             part["asked_s"] = round(before_s + time.monotonic() - began_s - harness_s, 3)
-            documents.keep_part(results, key, part)
+            documents.keep_part(job.results, job.key, part)
 
         so_far.setdefault("starts", []).append(running.start_id)
         parts = evaluate(
@@ -193,11 +189,11 @@ def _ask(
             lambda line: tell.live(f"{backend.name}: {line}"),
             so_far,
             keep,
-            lambda ids, log_probs: top_k.keep(results, key, ids, log_probs),
+            lambda ids, log_probs: top_k.keep(job.results, job.key, ids, log_probs),
             what.at_once,
         )
         start = {"start_ids": so_far["starts"], "command": list(running.command), "versions": dict(running.versions)}
-    parts["drift"] = ir_logits.added(parts["drift"], backend, variant, what.text, results, key, tell.working)
+    parts["drift"] = ir_logits.added(parts["drift"], backend, job.variant, what.text, job.results, job.key, tell.working)
     needed = effort(what.text.tokens, what.tasks, what.at_once)
     seconds = {name: so_far.get(name) for name in ("asked_s", "harness_s")}
     return {"start": start, "effort": {**seconds, **needed}, **parts}
