@@ -1,7 +1,8 @@
-"""The memory prediction against what engines use, by part: `python bench/memory_prediction.py [--model REF ...] [--backend NAME ...]`.
+"""The memory prediction against what engines use, by part: `python bench/memory_prediction.py [--model REF ...] [--backend NAME ...] [--starts N]`.
 
-Starts each backend with each model that is on this disk, sends prompts of 40, 250 and 20 tokens (other batch sizes make OpenVINO pack its weights
-again) and compares. vLLM on a CPU does not say what its weights take: they are weighed in a start of their own (bench/vllm_weights.py).
+Starts each backend with each model, sends prompts of 20, 40 and 250 tokens (other batch sizes make OpenVINO pack its weights again) and compares
+the median over starts. What a run cannot tell from the rest is weighed in a start of its own, from inside: the weights of vLLM on a CPU
+(bench/vllm_weights.py) and of mixtures of experts on OpenVINO (bench/openvino_weights.py).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,35 +18,53 @@ from pathlib import Path
 from typing import Any
 
 from profiler import environments, models, plan
-from profiler.analyse.memory import computes_in_f32, forecast
+from profiler.analyse.memory import computes_in_f32, forecast, kv_precision
 from profiler.engines import http_client, registry
 from profiler.errors import ProfilerError
 from profiler.machine.fingerprint import fingerprint
 from profiler.models import footprint
+from profiler.records import LocalModel, Variant
 from profiler.run.memory_use import used
-from profiler.spec import SweepSpec
+from profiler.spec import BackendSpec, SweepSpec
 from profiler.units import format_size
 
-MODELS = (
-    *(f"synthetic:{name}" for name in ("llama-tiny", "llama-25m", "llama-135m", "qwen3-25m", "mistral-25m", "mixtral-25m", "gpt_oss-25m")),
-    "smollm2-135m-instruct",
-)
+SIZED = ("llama-tiny", "llama-25m", "llama-135m", "qwen2-25m", "qwen3-25m", "phi3-25m", "mistral-25m")
+MIXTURES = ("mixtral-25m", "qwen3_moe-25m", "gpt_oss-25m", "deepseek_v2-25m", "deepseek_v3-25m")
+MODELS = (*(f"synthetic:{name}" for name in (*SIZED, *MIXTURES)), "smollm2-135m-instruct")
+CONTROL = "synthetic:llama-25m"  # a dense model, of whose weights OpenVINO copies none while it loads
 BACKENDS = ("openvino-xeon-bf16", "openvino-xeon-int8", "openvino-xeon-int4", "vllm-cpu-bf16", "vllm-cpu-w8a8-int8")
 PROMPTS = (20, 40, 250)
 
 
-def measure(ref: str, name: str, isa: tuple[str, ...]) -> dict[str, Any]:
-    """One start; predicted and used columns. Raises ProfilerError."""
-    spec = SweepSpec(model=ref, backends=(name,), isl=250, osl=8, concurrency=(1,))
-    cell = plan.make(spec).cells[0]
-
-    def python() -> Path:
-        return environments.ensure(environments.ENVIRONMENTS["openvino-export"], print).python
-
-    model = models.resolve(ref, lambda line: None, convert_python=python)
+def measure(ref: str, name: str, isa: tuple[str, ...], starts: int) -> dict[str, Any]:
+    """Predicted and used columns, the latter medians over `starts`. Raises ProfilerError."""
+    cell, model, variant = prepared(ref, name)
     predicted = forecast(cell, model, isa)
+    seen = [used_once(cell, variant) for _ in range(starts)]
+    row: dict[str, Any] = {"model": ref, "backend": name, "starts": starts, **(predicted.columns() if predicted else {})}
+    for column in {column for one in seen for column in one if column.startswith("used_")}:
+        values = [one[column] for one in seen if one.get(column) is not None]
+        if values:
+            row[column], row[f"range_{column}"] = statistics.median(values), (min(values), max(values))
+    if row.get("used_weights_other_bytes") and variant.path is not None:
+        weigh = weighed_vllm if cell.backend.engine == "vllm" else weighed_openvino
+        row["used_weights_bytes"] = weigh(cell.backend, variant.path, isa)
+        row["used_other_bytes"] = row["used_weights_other_bytes"] - row["used_weights_bytes"]
+    return row
+
+
+def prepared(ref: str, name: str) -> tuple[plan.Cell, LocalModel, Variant]:
+    cell = plan.make(SweepSpec(model=ref, backends=(name,), isl=250, osl=8, concurrency=(1,))).cells[0]
+    model = models.resolve(ref, lambda line: None, convert_python=lambda: python("openvino-export"))
+    return cell, model, registry.get(cell.backend.engine).prepare(model, cell.backend, lambda line: None)
+
+
+def python(environment: str) -> Path:
+    return environments.ensure(environments.ENVIRONMENTS[environment], print).python
+
+
+def used_once(cell: plan.Cell, variant: Variant) -> dict[str, Any]:
     engine = registry.get(cell.backend.engine)
-    variant = engine.prepare(model, cell.backend, lambda line: None)
     with tempfile.TemporaryDirectory() as folder, engine.start(variant, cell.backend, Path(folder) / "log", lambda line: None) as running:
         for length in PROMPTS:
             body = {"model": running.endpoint.model, "prompt": [7 + i % 90 for i in range(length)], "max_tokens": 8, "ignore_eos": True}
@@ -53,30 +73,32 @@ def measure(ref: str, name: str, isa: tuple[str, ...]) -> dict[str, Any]:
             )
             if status != 200:
                 raise ProfilerError(http_client.error_text(status, answer))
-        seen = used(running, variant)
-    row = {"model": ref, "backend": name, **(predicted.columns() if predicted else {}), **seen}
-    found = environments.installed(environments.ENVIRONMENTS["vllm-cpu"])
-    if cell.backend.engine == "vllm" and found is not None and variant.path is not None:
-        apart(row, found.python, variant.path, "float32" if computes_in_f32(cell.backend, isa) else "bfloat16")
-    return row
+        return used(running, variant)
 
 
-def load_growth(python: Path, folder: Path, dtype: str) -> int | None:
-    """Bytes of the weights in vLLM's worker, from inside it (bench/vllm_weights.py); None if it did not start."""
-    command = [str(python), str(Path(__file__).parent / "vllm_weights.py"), str(folder), dtype]
+def inside(environment: str, script: str, mark: str, *arguments: str) -> list[int]:
+    """The numbers that bench/`script` prints after `mark`, run by an engine's own interpreter. Raises ProfilerError."""
+    command = [str(python(environment)), str(Path(__file__).parent / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    found = re.search(r"^LOADED (\d+)$", done.stdout, flags=re.M)
-    return int(found.group(1)) if found else None
+    found = re.search(rf"^{mark} ([0-9 -]+)$", done.stdout, flags=re.M)
+    if found is None:
+        raise ProfilerError(f"{script} {' '.join(arguments)} printed no {mark}: {done.stderr.strip()[-300:]}")
+    return [int(number) for number in found.group(1).split()]
 
 
-def apart(row: dict[str, Any], python: Path, folder: Path, dtype: str) -> None:
-    """Weights and the rest of a row that only has their sum. A load leaves some MB of objects beside the weights: 4.2, 5.2 and 7.6 MB where
-    4, 8 and 30 layers were loaded (docs/memory.md)."""
-    both, grown = row.get("used_weights_other_bytes"), load_growth(python, folder, dtype)
-    if both and grown is not None:
-        layers = int(footprint.config(folder)["num_hidden_layers"])
-        row["used_weights_bytes"] = grown - int(3.7e6 + 0.13e6 * layers)
-        row["used_other_bytes"] = both - row["used_weights_bytes"]
+def weighed_vllm(backend: BackendSpec, folder: Path, isa: tuple[str, ...]) -> int:
+    """A load leaves some MB of objects beside the weights: 4.2, 5.2 and 7.6 MB where 4, 8 and 30 layers were loaded (docs/memory.md)."""
+    dtype = "float32" if computes_in_f32(backend, isa) else "bfloat16"
+    layers = int(footprint.config(folder)["num_hidden_layers"])
+    return inside("vllm-cpu", "vllm_weights.py", "LOADED", str(folder), dtype)[0] - int(3.7e6 + 0.13e6 * layers)
+
+
+def weighed_openvino(backend: BackendSpec, folder: Path, isa: tuple[str, ...]) -> int:
+    """What a load takes beside the experts is what the same start of a dense model shows."""
+    precision = kv_precision(backend, isa)
+    control = prepared(CONTROL, backend.name)[2].path
+    loaded, ran, mapped = inside("openvino", "openvino_weights.py", "LARGE", str(folder), precision)
+    return mapped + ran + loaded - inside("openvino", "openvino_weights.py", "LARGE", str(control), precision)[0]
 
 
 def error(row: dict[str, Any], part: str) -> str:
@@ -97,13 +119,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append")
     parser.add_argument("--backend", action="append")
+    parser.add_argument("--starts", type=int, default=1)
     args = parser.parse_args()
     isa = tuple(fingerprint()["isa"])
     rows = []
     for backend in args.backend or BACKENDS:
         for ref in args.model or MODELS:
             try:
-                rows.append(measure(ref, backend, isa))
+                rows.append(measure(ref, backend, isa, args.starts))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
             except ProfilerError as problem:
                 print(f"{ref} on {backend}: {problem.message}", file=sys.stderr, flush=True)

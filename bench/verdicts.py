@@ -14,6 +14,7 @@ Each setting has a pool of POOL starts for each load; a trial draws its own from
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -58,8 +59,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     settings = [(u, cv) for u in UTILISATIONS for cv in CVS]
+    found: list[Trial] = []
     with ProcessPoolExecutor(options.jobs) as pool:
-        found = [trial for trials in pool.map(partial(setting, options), settings) for trial in trials]
+        for number, trials in enumerate(pool.map(partial(setting, options), settings), 1):
+            found += trials
+            wrong, decided = sum(trial.wrong for trial in found), sum(trial.result != "UNDECIDED" for trial in found)
+            so_far = f"{len(found)} trials, {decided} decided, {wrong} wrong"
+            print(f"{number} of {len(settings)} settings: {so_far}", file=sys.stderr, flush=True)
     print(table(found))
 
 
@@ -104,12 +110,15 @@ class Starts:
     def __init__(self, rate: float, runs: Runs) -> None:
         self.rate, self.runs = rate, runs
         self.judged: dict[tuple[str, int], dict[str, Any]] = {}
+        self.requests: dict[int, list[RequestRecord]] = {}
 
     def document(self, target: str, start: int) -> dict[str, Any]:
         """run.json of one simulated start, as far as a verdict reads it."""
         if (target, start) not in self.judged:
             runs = self.runs
-            requests = records(runs, start)
+            if start not in self.requests:
+                self.requests[start] = records(runs, start)
+            requests = self.requests[start]
             opens, closes = int(runs.came[start, WARM_UP] * NS), int(runs.came[start, -1] * NS) + 1
             drive = DriveResult(0, opens, closes, closes, "", "cohort complete", 0.0, "user", None, None, 0.0, 0)
             found = verdict.judge(qos.parse(target), requests, "rate", self.rate, drive)

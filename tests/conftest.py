@@ -18,12 +18,12 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` has two lanes (pytest-xdist): one worker has all real engines, first and one at a time, on shared servers; the other begins with
-    the rest, a file at a time. Without workers only the order changes."""
+    """`make test` has two lanes (pytest-xdist): one worker has all real engines, first and one at a time, on shared servers; the other builds
+    the environments that are missing (`builds`), then has the rest, a file at a time. Without workers only the order changes."""
 
-    def real(item: pytest.Item) -> bool:
-        return item.get_closest_marker("engine") is not None
+    def has(mark: str, item: pytest.Item) -> bool:
+        return item.get_closest_marker(mark) is not None
 
-    items.sort(key=lambda item: not real(item))
+    items.sort(key=lambda item: (not has("engine", item), not has("builds", item)))
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("engines" if real(item) else item.path.name))
+        item.add_marker(pytest.mark.xdist_group("engines" if has("engine", item) else item.path.name))
