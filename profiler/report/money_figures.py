@@ -81,17 +81,22 @@ def _against_demand(own: Sequence[Candidate], workload: str, number: int) -> Fig
     rates = [top * (k + 1) / RATES for k in range(RATES)]
     plot = go.Figure()
     curves: list[tuple[str, list[float]]] = []
+    dashes: list[str] = []  # one for each curve
     for c, best in costed:
         assert best is not None and c.span is not None
         lower, peak = c.span.lower, c.demand.peak if c.demand is not None else 1.0
         replicas = [max(1, math.ceil(rate * peak / lower - 1e-9)) for rate in rates]
         offers = [math.ceil(n / best.replicas_per_offer) for n in replicas]
-        curves.append((c.name, [n * (best.monthly.total or 0.0) for n in offers]))
+        known = c.span.provenance == "measured"
+        curves.append((c.name if known else f"{c.name} ({c.span.provenance})", [n * (best.monthly.total or 0.0) for n in offers]))
+        dashes.append("solid" if known else "dash")
         if c.break_even is not None and all(name != c.break_even.api.name for name, _ in curves):
             hosted = [rate * HOURS_PER_MONTH * 3600 * c.break_even.api_per_1k / 1e3 for rate in rates]
             curves.append((c.break_even.api.name, hosted))
-    for k, (name, values) in enumerate(curves):
-        plot.add_trace(go.Scatter(x=rates, y=values, mode="lines", line={"shape": "vh", "color": PALETTE[k % len(PALETTE)]}, name=name))
+            dashes.append("solid")
+    for k, ((name, values), dash) in enumerate(zip(curves, dashes, strict=True)):
+        line = {"shape": "vh", "color": PALETTE[k % len(PALETTE)], "dash": dash}
+        plot.add_trace(go.Scatter(x=rates, y=values, mode="lines", line=line, name=name))
     crossings = crossings_of(rates, curves)
     if crossings:
         plot.add_trace(
@@ -105,6 +110,8 @@ def _against_demand(own: Sequence[Candidate], workload: str, number: int) -> Fig
     layout(plot, "demand, requests/s", f"{currency} a month")
     cross = f"{len(crossings)} crossings, marked" if crossings else "no curve crosses another in this range"
     caption = f"Whole offers by the lower end of λ* (a replay may ask for more), cheapest offer of each; {cross}. Dotted: the demand that was asked."
+    if "dash" in dashes:
+        caption += " Dashed: λ* is not measured; a crossing with such a curve is no surer than it."
     names = ", ".join(name for name, _ in curves)
     return Figure(f"money-demand-{number}", "Cost against demand", caption, f"Monthly cost against demand of {names}: {cross}.", plot)
 

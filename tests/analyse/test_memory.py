@@ -66,6 +66,9 @@ def test_off_names_the_part_and_only_beyond_its_tolerance() -> None:
     (sentence,) = memory.off(run)
     assert "the rest" in sentence and "+100%" in sentence
     assert memory.off({"predicted_weights_bytes": 100}) == []
+    # The witness of weights cannot tell half a megabyte.
+    assert memory.off({"predicted_weights_bytes": 4_000_000, "used_weights_bytes": 3_550_000}) == []
+    assert "weights predicted" in memory.off({"predicted_weights_bytes": 4_000_000, "used_weights_bytes": 3_400_000})[0]
 
 
 def headers(folder: Path, shapes: dict[str, list[int]], **config: int) -> LocalModel:

@@ -95,6 +95,10 @@ def test_markdown_and_page_say_the_same_and_hostile_text_is_inert(measured: tupl
     text, page = (folder / "out/summary.md").read_text(), (folder / "out/page.html").read_text()
     assert text.startswith("## ✗ regression proven") and "| tpot\\_p50 \\> +5% | ✗ regression |" in text
     assert profile(*arguments, "--markdown", "-", cwd=folder).stdout.strip() == text.strip()
+    (folder / "out" / "taken").mkdir(exist_ok=True)
+    done = profile(*arguments, "--markdown", "out/taken", cwd=folder)
+    assert done.returncode == 2 and "--markdown out/taken: cannot be written" in done.stderr
+    assert not list((folder / "out").glob("*.new"))
     assert "<script" not in page and "default-src 'none'" in html.unescape(page) and "regression proven" in page and page.count("<svg") == 1
     assert not re.findall(r"""(?:src|href)=["']?http""", page)
 
