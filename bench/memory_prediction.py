@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from profiler import environments, models, plan
-from profiler.analyse.memory import computes_in_f32, forecast, kv_precision
+from profiler.analyse.memory import forecast, kv_precision, vllm_computes_in_f32
 from profiler.engines import http_client, registry
 from profiler.errors import ProfilerError
 from profiler.machine.fingerprint import fingerprint
@@ -33,14 +33,14 @@ MIXTURES = ("mixtral-25m", "qwen3_moe-25m", "gpt_oss-25m", "deepseek_v2-25m", "d
 MODELS = (*(f"synthetic:{name}" for name in (*SIZED, *MIXTURES)), "smollm2-135m-instruct")
 CONTROL = "synthetic:llama-25m"  # a dense model, of whose weights OpenVINO copies none while it loads
 BACKENDS = ("openvino-xeon-bf16", "openvino-xeon-int8", "openvino-xeon-int4", "vllm-cpu-bf16", "vllm-cpu-w8a8-int8")
-PROMPTS = (20, 40, 250)
+PROMPTS = (20, 40, 250)  # tokens, spread over the vocabulary: an embedding's rows that nobody looks up are not read from the mapped file
 
 
 def measure(ref: str, name: str, isa: tuple[str, ...], starts: int) -> dict[str, Any]:
     """Predicted and used columns, the latter medians over `starts`. Raises ProfilerError."""
     cell, model, variant = prepared(ref, name)
     predicted = forecast(cell, model, isa)
-    seen = [used_once(cell, variant) for _ in range(starts)]
+    seen = [used_once(cell, variant, model) for _ in range(starts)]
     row: dict[str, Any] = {"model": ref, "backend": name, "starts": starts, **(predicted.columns() if predicted else {})}
     for column in {column for one in seen for column in one if column.startswith("used_")}:
         values = [one[column] for one in seen if one.get(column) is not None]
@@ -63,17 +63,22 @@ def python(environment: str) -> Path:
     return environments.ensure(environments.ENVIRONMENTS[environment], print).python
 
 
-def used_once(cell: plan.Cell, variant: Variant) -> dict[str, Any]:
-    engine = registry.get(cell.backend.engine)
+def used_once(cell: plan.Cell, variant: Variant, model: LocalModel) -> dict[str, Any]:
+    engine, vocabulary = registry.get(cell.backend.engine), int(footprint.config(model.folder)["vocab_size"])
     with tempfile.TemporaryDirectory() as folder, engine.start(variant, cell.backend, Path(folder) / "log", lambda line: None) as running:
         for length in PROMPTS:
-            body = {"model": running.endpoint.model, "prompt": [7 + i % 90 for i in range(length)], "max_tokens": 8, "ignore_eos": True}
+            body = {
+                "model": running.endpoint.model,
+                "prompt": [i * vocabulary // length for i in range(length)],
+                "max_tokens": 8,
+                "ignore_eos": True,
+            }
             status, answer = http_client.request(
                 running.endpoint, "POST", "/v1/completions", json.dumps({**body, "temperature": 0}).encode(), timeout_s=120
             )
             if status != 200:
                 raise ProfilerError(http_client.error_text(status, answer))
-        return used(running, variant)
+        return used(running, variant, model)
 
 
 def inside(environment: str, script: str, mark: str, *arguments: str) -> list[int]:
@@ -88,7 +93,7 @@ def inside(environment: str, script: str, mark: str, *arguments: str) -> list[in
 
 def weighed_vllm(backend: BackendSpec, folder: Path, isa: tuple[str, ...]) -> int:
     """A load leaves some MB of objects beside the weights: 4.2, 5.2 and 7.6 MB where 4, 8 and 30 layers were loaded (docs/memory.md)."""
-    dtype = "float32" if computes_in_f32(backend, isa) else "bfloat16"
+    dtype = "float32" if vllm_computes_in_f32(backend, isa) else "bfloat16"
     layers = int(footprint.config(folder)["num_hidden_layers"])
     return inside("vllm-cpu", "vllm_weights.py", "LOADED", str(folder), dtype)[0] - int(3.7e6 + 0.13e6 * layers)
 

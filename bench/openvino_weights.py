@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-THRESHOLD = "32768"  # bytes
+THRESHOLD = "16384"  # bytes
 FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")  # of struct mallinfo2
 
 

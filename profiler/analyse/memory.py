@@ -104,7 +104,7 @@ def predict(cell: Cell, model: LocalModel | None, memory: DeviceMemory, isa: tup
     options = backend.options
     parts = footprint.tensors(model.folder)
     raw = footprint.config(model.folder)
-    high_bits = 2 * footprint.HIGH_BITS if computes_in_f32(backend, isa) else footprint.HIGH_BITS
+    high_bits = 2 * footprint.HIGH_BITS if vllm_computes_in_f32(backend, isa) else footprint.HIGH_BITS
     stored = footprint.weights(parts, engine, backend.variant.weight_format, backend.variant.group_size, high_bits)
     shape = footprint.kv_shape(model.folder, latent=engine == "vllm")
     precision = kv_precision(backend, isa)
@@ -115,12 +115,12 @@ def predict(cell: Cell, model: LocalModel | None, memory: DeviceMemory, isa: tup
     running = min(int(cell.load), seats) if cell.load_kind == "concurrency" else None
     demand = running * shape.sequence_bytes(mean, precision, block, forgets) if running else None
     batched = int(options.get("max_num_batched_tokens") or BATCHED_TOKENS[engine])
-    activations = activation_bytes(raw, min(batched, longest), running or 1)
-    weights_bytes = resident_weights(stored, backend, isa)
+    activations = footprint.activation_bytes(parts, raw, min(batched, longest), running or 1)
+    weights_bytes = resident_weights(stored, backend, isa) + (footprint.rotary_bytes(raw, high_bits) if engine == "vllm" else 0)
     if engine == "openvino":
         pool = int(options.get("cache_size_gb", 2)) * GIB
         graph = OPENVINO_GRAPH + int(shape.layers * OPENVINO_LAYER.get(backend.variant.weight_format, OPENVINO_LAYER_16))
-        rest = OPENVINO_PROCESS + graph + footprint.kernel_bytes(shape.layers)
+        rest = OPENVINO_PROCESS + graph + footprint.kernel_bytes(shape.layers, backend.variant.weight_format)
     elif backend.device == "cpu":
         pool, rest = int(options.get("kv_cache_gb", 2)) * GIB, VLLM_CPU_PROCESS
     else:
@@ -145,15 +145,25 @@ def predict(cell: Cell, model: LocalModel | None, memory: DeviceMemory, isa: tup
 def resident_weights(stored: footprint.Weights, backend: BackendSpec, isa: tuple[str, ...]) -> int:
     """Bytes that the weights take in memory: engines keep copies in the order that their kernels read. Seen, docs/memory.md."""
     if backend.engine == "openvino":
-        # The mapped file (the embedding is read from it), a packed copy, and a second packing of the layers for other batch sizes (seen for
-        # a prompt of 40 tokens beside decoding). Experts have no second one; 16-bit ones become two f32 copies where the CPU has no bf16.
-        plain = stored.total_bytes - stored.expert_bytes
-        wide = backend.variant.weight_format in ("bf16", "fp16", "as-is") and kv_precision(backend, isa) == "f32"
-        return 2 * plain + stored.matrix_bytes + stored.expert_bytes * (1 + (4 if wide else 1))
+        # The mapped file (the embedding is read from it), the head packed (a tied embedding is it), and the layers' matrices packed twice: for
+        # other batch sizes again (seen for a prompt of 40 tokens beside decoding).
+        dense = stored.total_bytes + (stored.head_bytes or stored.embedding_bytes) + 2 * stored.matrix_bytes
+        return dense + expert_copies(stored, backend.variant.weight_format, openvino_computes_in_f32(backend, isa))
     if backend.device == "cpu":
         # vLLM packs embedding and head for its kernels and keeps them as they are; a tied head is packed once more.
         return stored.total_bytes + stored.head_bytes + stored.embedding_bytes * (1 if stored.head_bytes else 2)
     return stored.total_bytes
+
+
+def expert_copies(stored: footprint.Weights, weight_format: str, wide: bool) -> int:
+    """Bytes of what OpenVINO makes of a mixture's experts beside the file. One copy; two in f32 of 16-bit ones where the CPU has no bf16 (`wide`).
+    Quantized ones that are stacked in one tensor are decompressed, for no kernel takes them as they are: int8 once, int4 three times."""
+    width = 4 if wide else 2
+    if weight_format not in ("int8", "int4"):
+        return stored.expert_bytes * (4 if wide else 1)
+    if stored.stacked:
+        return stored.stacked * width * (3 if weight_format == "int4" else 1)
+    return stored.expert_bytes
 
 
 def forecast(cell: Cell, model: LocalModel | None, isa: Sequence[str] = ()) -> Prediction | None:
@@ -174,10 +184,16 @@ def kv_precision(backend: BackendSpec, isa: tuple[str, ...]) -> str:
     asked = str(backend.options.get("kv_cache_dtype", "auto"))
     if asked != "auto":
         return asked
-    return "float32" if computes_in_f32(backend, isa) else str(backend.options.get("dtype", "bfloat16"))
+    return "float32" if vllm_computes_in_f32(backend, isa) else str(backend.options.get("dtype", "bfloat16"))
 
 
-def computes_in_f32(backend: BackendSpec, isa: tuple[str, ...]) -> bool:
+def openvino_computes_in_f32(backend: BackendSpec, isa: tuple[str, ...]) -> bool:
+    """As engines/openvino_cpu.py says of the real one: without the CPU's arithmetic for what was asked it is f32."""
+    able = {"bf16": {"avx512_bf16", "amx_bf16"}, "f16": {"avx512_fp16", "amx_fp16"}}
+    return not able.get(str(backend.options.get("inference_precision", "bf16")), set()) & set(isa)
+
+
+def vllm_computes_in_f32(backend: BackendSpec, isa: tuple[str, ...]) -> bool:
     """Whether vLLM keeps weights and cache in float32: asked for, or bfloat16 where this CPU would emulate it (engines/vllm_cpu.py)."""
     if backend.engine != "vllm":
         return False
@@ -206,12 +222,6 @@ def _mean(quantiles: Mapping[str, int]) -> float:
     """Between quantiles the middle: good enough for a sum over many."""
     points = sorted((float(share), value) for share, value in quantiles.items())
     return sum((b - a) * (x + y) / 2 for (a, x), (b, y) in pairwise(points)) or float(points[0][1])
-
-
-def activation_bytes(raw: Mapping[str, Any], batched: int, sequences: int) -> int:
-    """f32 logits of each running sequence, and of each token in a step twice the widest row of a layer (input and output of its MLP) in f32."""
-    hidden, width = int(raw.get("hidden_size", 0)), int(raw.get("intermediate_size") or 4 * int(raw.get("hidden_size", 0)))
-    return 4 * (sequences * int(raw.get("vocab_size", 0)) + batched * 2 * (hidden + width))
 
 
 def off(run: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
@@ -42,6 +42,7 @@ KV_BYTES = {
     "fp8_e4m3": 1.0,
     "fp8_e5m2": 1.0,
 }
+KERNELS = {"fp16": (6.2e6, 0.31e6), "int8": (5.9e6, 0.27e6), "int4": (6.0e6, 0.095e6)}  # bytes, and bytes per layer (kernel_bytes)
 HIGH_BITS = 16.0  # of a weight that is not quantized
 # Of the matrices of a model these are looked up or project to the vocabulary; weight compression treats them apart (see `Format`).
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "tok_embeddings")
@@ -114,6 +115,7 @@ class Weights:
     embedding_bytes: int
     head_bytes: int
     small_bytes: int
+    stacked: int = 0  # weights of experts that lie in one tensor with the others of their layer, as GPT-OSS has them
 
     @property
     def total_bytes(self) -> int:
@@ -153,7 +155,8 @@ def weights(parts: Sequence[Tensor], engine: str, weight_format: str, group_size
     of = {"matrix": 0, "expert": 0, "embedding": 0, "head": 0, "small": 0}
     for tensor in parts:
         of[tensor.role] += tensor.stored_bytes if form is None else _bytes(tensor, form, group_size, high_bits)
-    return Weights(of["matrix"], of["expert"], of["embedding"], of["head"], of["small"])
+    stacked = sum(tensor.elements for tensor in parts if tensor.role == "expert" and len(tensor.shape) > 2)
+    return Weights(of["matrix"], of["expert"], of["embedding"], of["head"], of["small"], stacked)
 
 
 def _bytes(tensor: Tensor, form: Format, group_size: int | None, high_bits: float) -> int:
@@ -168,10 +171,31 @@ def _bytes(tensor: Tensor, form: Format, group_size: int | None, high_bits: floa
     return int(tensor.elements * bits / 8 + scales * form.scale_bytes)
 
 
-def kernel_bytes(layers: int) -> int:
-    """What OpenVINO's kernels take when they first run, beside the weights that they pack: their code and scratch memory. Seen as what a
-    model's memory grew by and its packed weights do not explain: 7.0, 7.9 and 14.7 MB for 4, 8 and 30 layers (docs/memory.md)."""
-    return int(5.9e6 + 0.29e6 * layers)
+def kernel_bytes(layers: int, weight_format: str) -> int:
+    """What OpenVINO's kernels take when they first run, beside the weights that they pack and the activations: their code and scratch memory.
+    Seen as what a process grew by and the others do not explain (docs/memory.md)."""
+    fixed, layer = KERNELS.get(weight_format, KERNELS["fp16"])
+    return int(fixed + layer * layers)
+
+
+def activation_bytes(parts: Sequence[Tensor], raw: Mapping[str, Any], batched: int, sequences: int) -> int:
+    """f32 logits of each running sequence, and of each of `batched` tokens in a step twice the widest row of a layer, input and output of its
+    MLP (or of a wider matrix, as where gate and up are one), in f32. `raw`: config.json."""
+    hidden = int(raw.get("hidden_size", 0))
+    width = max([int(raw.get("intermediate_size") or 4 * hidden), *(tensor.shape[0] for tensor in parts if tensor.role == "matrix")])
+    return 4 * (sequences * int(raw.get("vocab_size", 0)) + batched * 2 * (hidden + width))
+
+
+def rotary_bytes(raw: Mapping[str, Any], high_bits: float) -> int:
+    """vLLM's table of cosines and sines, one for all layers: as many positions as the context has (YaRN: the original context times its factor),
+    each of the size of what is rotated of a head (vLLM 0.32, rotary_embedding/base.py). 34 MB of a GPT-OSS with random weights of 88."""
+    scaling = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    positions = int(raw.get("max_position_embeddings") or 0)
+    if scaling.get("rope_type", scaling.get("type")) == "yarn":
+        positions = int(float(scaling.get("factor", 1)) * int(scaling.get("original_max_position_embeddings") or positions))
+    head = raw.get("head_dim") or int(raw.get("hidden_size", 0)) // max(1, int(raw.get("num_attention_heads") or 1))
+    turned = raw.get("qk_rope_head_dim") or int(head * float(raw.get("partial_rotary_factor") or 1))
+    return int(positions * int(turned) * high_bits / 8)
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def measure_one(
     folder = new_folder(cell)
     try:
         max_context = model.max_context_tokens if model else None
-        watch.began(Outcome(cell, folder, _facts(running, variant, where), failure=journal.INTERRUPTED))
+        watch.began(Outcome(cell, folder, _facts(running, variant, model, where), failure=journal.INTERRUPTED))
 
         def progress(now: DriveProgress) -> None:
             replicas.check_alive(running)
@@ -133,11 +133,11 @@ def measure_one(
         with contextlib.suppress(OSError):  # the disk became full: its pages are kept in the run's figures
             scraper.write(folder / FILE, folder.name)
         server = scraper.over(measured.drive.window_open_ns, measured.drive.window_close_ns, reset)
-        return Outcome(cell, folder, _facts(running, variant, where), replace(measured, server=server))
+        return Outcome(cell, folder, _facts(running, variant, model, where), replace(measured, server=server))
     except ProfilerError as error:
         died = "" if running.alive() else f"{cell.backend.name} died: "
         detail = error.detail if running.alive() else running.log_tail()
-        return Outcome(cell, folder, _facts(running, variant, where), failure=died + error.message, detail=detail)
+        return Outcome(cell, folder, _facts(running, variant, model, where), failure=died + error.message, detail=detail)
     finally:
         for k in range(cell.backend.replicas):
             with contextlib.suppress(OSError):  # a log must not cost the run
@@ -160,7 +160,7 @@ def _reset_prefix_cache(running: RunningEngine, backend: BackendSpec) -> str:
     return "done"
 
 
-def _facts(running: RunningEngine, variant: Variant, where: Placement) -> dict[str, Any]:
+def _facts(running: RunningEngine, variant: Variant, model: LocalModel | None, where: Placement) -> dict[str, Any]:
     return {
         "start_id": running.start_id,
         "command": running.command,
@@ -170,7 +170,7 @@ def _facts(running: RunningEngine, variant: Variant, where: Placement) -> dict[s
         "load_s": running.load_s,
         "peak_memory_bytes": running.peak_memory_bytes(),
         "device_source": running.device_source,
-        "memory": used(running, variant),
+        "memory": used(running, variant, model),
         "replicas": replicas.facts_of(running, where.servers),
         "placement": where.reason,
         "variant": {

@@ -101,3 +101,19 @@ def test_experts_are_copied_once_by_openvino_and_twice_in_f32_where_16_bits_are_
     assert found is not None and found.weights_bytes == 2 * (2 * 80 + 3 * 32 + 5 * 64)
     able = memory.predict(cell("openvino-xeon-bf16"), model, DeviceMemory(None, ""), ("avx512_bf16",))
     assert able is not None and able.weights_bytes == 2 * (2 * 80 + 3 * 32 + 2 * 64)
+
+
+def test_openvino_reads_an_embedding_from_the_file_and_packs_the_head(tmp_path: Path) -> None:
+    shapes = {"model.embed_tokens.weight": [10, 8], "lm_head.weight": [10, 8], "model.layers.0.q.weight": [8, 4]}
+    found = memory.predict(cell("openvino-xeon-bf16"), headers(tmp_path, shapes), DeviceMemory(None, ""), ("avx2",))
+    assert found is not None and found.weights_bytes == 2 * (80 + 2 * 80 + 3 * 32)
+
+
+def test_quantized_experts_that_are_stacked_in_one_tensor_are_decompressed(tmp_path: Path) -> None:
+    stacked = headers(
+        tmp_path, {"model.embed_tokens.weight": [10, 8], "model.layers.0.mlp.experts.down_proj": [2, 8, 4]}, num_local_experts=2
+    )
+    for isa, width in (("avx2",), 4), (("amx_bf16",), 2):
+        found = memory.predict(cell("openvino-xeon-int8"), stacked, DeviceMemory(None, ""), isa)
+        stored = 2 * 8 * (4 + 3)  # a byte a weight; a scale and a zero point for each of its rows
+        assert found is not None and found.weights_bytes == 2 * (10 * (8 + 3)) + stored + width * 64

@@ -13,7 +13,8 @@ from profiler.machine.bandwidth import kept, measure, path_of
 from profiler.machine.details import cpu_details
 from profiler.machine.difference import comparison_id, differences
 from profiler.machine.fingerprint import gpus, machine_id
-from profiler.run.memory_use import openvino, tree_bytes, vllm
+from profiler.models.footprint import Tensor
+from profiler.run.memory_use import Shape, cache_groups, openvino, tree_bytes, vllm
 
 MIB = 1 << 20
 
@@ -133,22 +134,33 @@ def test_memory_of_a_tree_counts_libraries_once_and_the_model_apart(tmp_path: Pa
 
 def test_vllm_says_its_pool_in_labels_and_its_weights_in_the_log() -> None:
     info = 'vllm:cache_config_info{block_size="128",kv_cache_memory_bytes="1073741824",num_gpu_blocks="364"}'
-    found = vllm({info: 1.0}, {"anonymous": 2 << 30, "files": 0, "mapped": 0}, "nothing")
+    found = vllm({info: 1.0}, {"anonymous": 2 << 30, "files": 0, "mapped": 0}, "nothing", Shape())
     assert round(found["used_kv_token_bytes"]) == 23046 and found["used_weights_other_bytes"] == 1 << 30 and found["memory_reason"]
-    loaded = vllm({info: 1.0}, {"anonymous": 1, "files": 0, "mapped": 0}, "INFO Model loading took 0.5 GiB memory and 3 seconds")
+    loaded = vllm({info: 1.0}, {"anonymous": 1, "files": 0, "mapped": 0}, "INFO Model loading took 0.5 GiB memory and 3 seconds", Shape())
     assert loaded["used_weights_bytes"] == 1 << 29 and "memory_reason" not in loaded
 
 
-def test_openvino_growth_is_weights_less_cache_and_kernels_and_experts_are_not_told_apart(tmp_path: Path) -> None:
+def test_a_token_is_in_a_block_of_each_group_of_layers() -> None:
+    def groups(sliding: int, full: int) -> int:
+        return cache_groups({"sliding_window": 128, "layer_types": ["sliding_attention"] * sliding + ["full_attention"] * full})
+
+    assert (groups(4, 4), groups(10, 2), groups(12, 13), groups(8, 0)) == (2, 6, 2, 1)
+    assert cache_groups({"num_hidden_layers": 4}) == 1
+    info = 'vllm:cache_config_info{block_size="10",kv_cache_memory_bytes="1000",num_gpu_blocks="10"}'
+    shape = Shape({"sliding_window": 128, "layer_types": ["sliding_attention", "full_attention"]})
+    assert vllm({info: 1.0}, {"anonymous": 2000, "files": 0, "mapped": 0}, "", shape)["used_kv_token_bytes"] == 20
+
+
+def test_openvino_growth_is_weights_less_cache_activations_and_kernels_and_experts_are_not_told_apart() -> None:
     metrics = {"slm_server_kv_cache_bytes": 1e9, "slm_server_kv_cache_peak_ratio": 0.01, "slm_server_anonymous_after_load_bytes": 1e8}
+    metrics |= {"slm_server_widest_step_tokens": 100, "slm_server_most_requests": 2}
     resident = {"anonymous": 200_000_000, "files": 50_000_000, "mapped": 80_000_000}
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 10}')
-    found = openvino(metrics, resident, tmp_path)
-    kernels = 8_800_000  # 5.9 MB and 0.29 for each layer
+    config = {"num_hidden_layers": 10, "hidden_size": 10, "intermediate_size": 20, "vocab_size": 1000}
+    found = openvino(metrics, resident, Shape(config, (Tensor("gate_up.weight", "BF16", (40, 10)),), "int4"))
+    # 6.0 MB and 0.095 for each layer; 2 x 1000 logits and 100 tokens x 2 x (10 + 40), 4 bytes each
+    kernels = 6_950_000 + 8_000 + 40_000
     assert found["used_weights_bytes"] == 80_000_000 + 100_000_000 - 10_000_000 - kernels
     assert found["used_other_bytes"] == 100_000_000 + 50_000_000 + kernels
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 10, "num_local_experts": 4}')
-    mixture = openvino(metrics, resident, tmp_path)
-    assert (
-        "used_weights_bytes" not in mixture and mixture["used_weights_other_bytes"] == 320_000_000 and "experts" in mixture["memory_reason"]
-    )
+    mixture = openvino(metrics, resident, Shape(config | {"num_local_experts": 4}))
+    assert "used_weights_bytes" not in mixture and mixture["used_weights_other_bytes"] == 320_000_000
+    assert "experts" in mixture["memory_reason"]

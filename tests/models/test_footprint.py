@@ -89,3 +89,13 @@ def test_what_cannot_be_read_says_which_file(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"version https://git-lfs")
     with pytest.raises(ModelError, match="not a safetensors file"):
         footprint.tensors(tmp_path)
+
+
+def test_rotary_tables_have_a_row_for_each_position_that_yarn_reaches() -> None:
+    plain = {"max_position_embeddings": 4096, "hidden_size": 384, "num_attention_heads": 6}
+    assert footprint.rotary_bytes(plain, 16) == 4096 * 64 * 2
+    assert footprint.rotary_bytes(plain | {"qk_rope_head_dim": 32, "head_dim": 96}, 32) == 4096 * 32 * 4
+    assert footprint.rotary_bytes(plain | {"partial_rotary_factor": 0.5, "rope_scaling": None}, 16) == 4096 * 32 * 2
+    yarn = {"rope_parameters": {"rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 4096}}
+    assert footprint.rotary_bytes(plain | yarn, 32) == 33_554_432
+    assert footprint.rotary_bytes({}, 16) == 0

@@ -25,6 +25,7 @@ from .text import Decoder, Text
 
 KV_BLOCK = 32  # tokens; OpenVINO GenAI's block on CPUs
 MAX_SIZED = 128  # tokens of a prompt that surely goes in one step
+STEP_TOKENS = 256  # OpenVINO GenAI's own max_num_batched_tokens
 
 
 class Flight:
@@ -64,6 +65,7 @@ class OpenVinoBack:
         self.no_logprobs = "the prefix cache is on; start the server without it" if options.prefix_caching else None
         self.memory_before, self.memory_after = _anonymous_bytes(), 0
         self.kv_token_bytes = 0.0
+        self.widest_step, self.most_flights = 0, 0  # prompt tokens in one step at most; requests at a time
         self._load()
         self.memory_after = _anonymous_bytes()
 
@@ -106,6 +108,11 @@ class OpenVinoBack:
         except RuntimeError as error:  # OpenVINO's own check of the generation settings
             raise BadRequest(400, f"refused by OpenVINO: {str(error).strip().splitlines()[-1]}") from None
         self.flights[id(answer)] = Flight(answer, handle, Decoder(self.text.tokenizer, prompt if answer.ask.kind == "completions" else []))
+        self.most_flights = max(self.most_flights, len(self.flights))
+        limit = self.options.max_num_batched_tokens or STEP_TOKENS
+        if self.widest_step < limit:
+            waiting = sum(flight.answer.prompt_tokens for flight in self.flights.values() if flight.answer.tokens == 0)
+            self.widest_step = min(max(self.widest_step, waiting), limit)
         self.wake.set()
 
     def _generation(self, ask: wire.Ask, max_tokens: int) -> Any:
@@ -228,6 +235,8 @@ class OpenVinoBack:
             "load_seconds": self.load_s,
             "kv_cache_peak_ratio": metrics.max_cache_usage / 100,
             "kv_token_bytes": self.kv_token_bytes,
+            "widest_step_tokens": self.widest_step,
+            "most_requests": self.most_flights,
             "anonymous_before_load_bytes": self.memory_before,
             "anonymous_after_load_bytes": self.memory_after,
         }
