@@ -35,6 +35,8 @@ def quantile_ranks(n: int, p: float, alpha_lo: float, alpha_hi: float) -> tuple[
         return None, None
     from scipy.special import bdtr, bdtrc
 
+    # A probability that is exactly alpha (one value, p 0.95, alpha 0.05) must not be lost in the last bit of a float.
+    alpha_lo, alpha_hi = alpha_lo * (1 + 1e-12), alpha_hi * (1 + 1e-12)
     # Below: P(X_(l) > q) = P(B <= l - 1), so the largest l with that <= alpha. Above: P(X_(u) < q) <= P(B >= u), the smallest u.
     below = _first(lambda k: bool(bdtr(k, n, p) > alpha_lo), n)  # the first l - 1 that is too large
     above = _first(lambda k: bool(bdtrc(k, n, p) <= alpha_hi), n)  # the first u - 1 that is enough

@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from profiler.analyse import percentiles
@@ -39,6 +39,7 @@ def test_rank_reads_the_decimal_that_was_written() -> None:
 
 
 @given(st.integers(1, 80), PS, st.sampled_from(["0.05", "0.025", "0.01"]))
+@example(1, "0.95", "0.05")  # P(none below) is exactly alpha
 def test_quantile_ranks_are_the_tightest_that_are_right(n: int, p: str, alpha: str) -> None:
     exact, a = Fraction(p), Fraction(alpha)
     lo, hi = percentiles.quantile_ranks(n, float(p), float(alpha), float(alpha))

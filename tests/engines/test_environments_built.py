@@ -12,7 +12,7 @@ pytestmark = pytest.mark.builds
 def test_an_environment_holds_what_its_pins_say_and_nothing_that_breaks_it(name: str) -> None:
     spec = environments.ENVIRONMENTS[name]
     lines: list[str] = []
-    versions = environments.ensure(spec, lines.append).versions
+    versions = {named.replace("_", "-"): version for named, version in environments.ensure(spec, lines.append).versions.items()}
     pins = [pin.split("==") for pin in (*spec.first_pins, *spec.pins, *spec.no_deps_pins) if "==" in pin]
     assert pins
     for distribution, version in pins:
