@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append")
     parser.add_argument("--backend", action="append")
-    parser.add_argument("--starts", type=int, default=1)
+    parser.add_argument("--starts", type=int, default=1, help="of each pair; the median is compared")
     args = parser.parse_args()
     isa = tuple(fingerprint()["isa"])
     rows = []

@@ -4,13 +4,14 @@
 
 glibc maps each allocation above MALLOC_MMAP_THRESHOLD_ by itself and counts the bytes (mallinfo2's hblkhd): weights and the copies that kernels
 make of them are such allocations, the graph's small objects are not. Prints what these grew by while the model loaded and from then until
-prompts of 20 and 40 tokens were answered (other batch sizes make OpenVINO pack its weights again), less the KV pool, and the resident bytes
+prompts of 20 and 40 tokens, spread over the vocabulary, were answered (other batch sizes make OpenVINO pack its weights again), less the KV pool, and the resident bytes
 of the mapped IR. Starts itself again with the threshold set, as glibc reads it only at the start.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import sys
@@ -44,10 +45,12 @@ def main() -> None:
     import openvino
     import openvino_genai
 
+    vocabulary = int(json.loads(Path(folder, "config.json").read_text())["vocab_size"])
+
     def answer(pipeline: Any, tokens: int) -> None:
         config = openvino_genai.GenerationConfig()
         config.max_new_tokens, config.ignore_eos = 8, True
-        prompt = openvino.Tensor(numpy.array([[7 + i % 90 for i in range(tokens)]], dtype=numpy.int64))
+        prompt = openvino.Tensor(numpy.array([[i * vocabulary // tokens for i in range(tokens)]], dtype=numpy.int64))
         handle = pipeline.add_request(tokens, prompt, config)
         while pipeline.has_non_finished_requests():
             pipeline.step()

@@ -33,6 +33,8 @@ VLLM_CPU_PROCESS = 1700 * MB
 # CUDA: context, libraries, graphs; vLLM's own profile run takes the activations from the same share. Not verified on hardware.
 VLLM_CUDA_PROCESS = 1500 * MB
 GPU_SHARE = 0.9  # vLLM's gpu_memory_utilization where a backend has none (0.92 since 0.32; the smaller one is the safer guess)
+# Any of these instruction sets gives OpenVINO arithmetic in a precision.
+OPENVINO_NEEDS = {"bf16": {"avx512_bf16", "amx_bf16"}, "f16": {"avx512_fp16", "amx_fp16"}}
 WITHIN = {"weights": 0.10, "kv": 0.10, "other": 0.25}  # beyond these a run says that the prediction was off
 WITNESS = 500_000  # bytes that the witness of weights cannot tell (seen: starts of one model of 4 MB lie 0.4 MB apart)
 
@@ -180,7 +182,7 @@ def kv_precision(backend: BackendSpec, isa: tuple[str, ...]) -> str:
     """As it will be: OpenVINO keeps an f32 cache where the CPU has no bf16 (openvino_cpu.effective says so of the real one)."""
     if backend.engine == "openvino":
         asked = str(backend.options.get("kv_cache_precision", "bf16"))
-        return "f32" if asked == "bf16" and not {"avx512_bf16", "amx_bf16"} & set(isa) else asked
+        return "f32" if asked == "bf16" and not OPENVINO_NEEDS["bf16"] & set(isa) else asked
     asked = str(backend.options.get("kv_cache_dtype", "auto"))
     if asked != "auto":
         return asked
@@ -189,8 +191,7 @@ def kv_precision(backend: BackendSpec, isa: tuple[str, ...]) -> str:
 
 def openvino_computes_in_f32(backend: BackendSpec, isa: tuple[str, ...]) -> bool:
     """As engines/openvino_cpu.py says of the real one: without the CPU's arithmetic for what was asked it is f32."""
-    able = {"bf16": {"avx512_bf16", "amx_bf16"}, "f16": {"avx512_fp16", "amx_fp16"}}
-    return not able.get(str(backend.options.get("inference_precision", "bf16")), set()) & set(isa)
+    return not OPENVINO_NEEDS.get(str(backend.options.get("inference_precision", "bf16")), set()) & set(isa)
 
 
 def vllm_computes_in_f32(backend: BackendSpec, isa: tuple[str, ...]) -> bool:

@@ -128,15 +128,9 @@ def _show(found: Comparison, markdown: str | None, html: Path | None, as_json: b
         click.echo(words.markdown(found))
         return
     if markdown is not None:
-        path = Path(markdown)
-        beside = path.parent / f"{path.name}.new"  # a full disk must not leave half a summary, nor take the last one
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(words.markdown(found), encoding="utf-8")
-            beside.replace(path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise UsageError(f"--markdown {path}: cannot be written: {error.strerror}") from error
+        from profiler.report import document
+
+        document.write(words.markdown(found), Path(markdown), "give another --markdown FILE")
     if as_json:
         click.echo(json.dumps(words.plain(found), indent=2, ensure_ascii=False, allow_nan=False))
         return

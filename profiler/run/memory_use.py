@@ -2,7 +2,8 @@
 
 Linux only. A pool that is taken whole at the start makes the peak say nothing, so each part has its own witness:
 OpenVINO: the mapped weights file and what the process grew by since its load, less the KV blocks that were handed out, the activations of its
-widest step and what kernels take for themselves (footprint.kernel_bytes); vLLM: its log (CUDA) and its own cache_config_info. A part without a witness is None with the reason.
+widest step and what kernels take for themselves (footprint.kernel_bytes); vLLM: its log (CUDA) and its own cache_config_info. A part without a
+witness is None with the reason.
 """
 
 from __future__ import annotations

@@ -97,8 +97,10 @@ def test_markdown_and_page_say_the_same_and_hostile_text_is_inert(measured: tupl
     assert profile(*arguments, "--markdown", "-", cwd=folder).stdout.strip() == text.strip()
     (folder / "out" / "taken").mkdir(exist_ok=True)
     done = profile(*arguments, "--markdown", "out/taken", cwd=folder)
-    assert done.returncode == 2 and "--markdown out/taken: cannot be written" in done.stderr
-    assert not list((folder / "out").glob("*.new"))
+    assert done.returncode == 1 and "out/taken: cannot be written: Is a directory" in done.stderr and "--markdown" in done.stderr
+    assert not [path for path in (folder / "out").iterdir() if "taken." in path.name]
+    done = profile(*arguments, "--markdown", "out/summary.md/below", cwd=folder)
+    assert done.returncode == 1 and "out/summary.md/below: cannot be written" in done.stderr and "Traceback" not in done.stderr
     assert "<script" not in page and "default-src 'none'" in html.unescape(page) and "regression proven" in page and page.count("<svg") == 1
     assert not re.findall(r"""(?:src|href)=["']?http""", page)
 

