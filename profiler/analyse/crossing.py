@@ -162,11 +162,11 @@ def interval(runs: Sequence[Seen], share: float, near: float, alpha_lo: float, a
     an end may lie two of them outside what was measured. Fewer than three starts prove nothing."""
     from scipy.special import ndtri
 
-    close = [one for one in runs if abs(math.log(one.load / near)) <= min(NEAR, 3 * math.log(reach))]
-    by_start = _grouped(close, lambda one: one.start)
+    z_allowed = float(ndtri(share))
+    close, against = _by_start(runs, share, near, min(NEAR, 3 * math.log(reach)))
+    by_start = close + against
     if len(by_start) < DECIDING:
         return Interval(None, None)
-    z_allowed = float(ndtri(share))
     n = len(by_start)
     # Of each start what lies nearest to the crossing counts most: the curve is straight there only, and its loads share their chance.
     width = CLOSE * math.log(reach)
@@ -176,7 +176,7 @@ def interval(runs: Sequence[Seen], share: float, near: float, alpha_lo: float, a
     density = math.exp(-(z_allowed**2) / 2) / math.sqrt(2 * math.pi)
     worth = float(np.mean([np.mean([one.n for one in rows]) for rows in by_start]))
     counted = share * (1 - share) / worth / density**2  # what the number of requests alone makes of a start's probit
-    slope, slope_error, freedom = _slope(by_start, share, middle, level, counted)
+    slope, slope_error, freedom = _slope(close, share, middle[: len(close)], level[: len(close)], counted)
     normal, chi_square, student = _pivots(n, freedom)
     slopes = np.maximum(slope + slope_error * student, slope / 4)
     x0 = float(middle.mean())
@@ -198,6 +198,21 @@ def _measured(runs: Sequence[Seen], share: float, lower: float, upper: float, re
         if z[k] <= float(ndtri(share)) < z[k + 1] and z[k + 1] - z[k] > LEAP:
             lower, upper = min(lower, loads[k]), max(upper, loads[k + 1])
     return Interval(lower if lower >= loads[0] / reach else None, upper if upper <= loads[-1] * reach else None)
+
+
+def _by_start(runs: Sequence[Seen], share: float, near: float, straight: float) -> tuple[list[list[Seen]], list[list[Seen]]]:
+    """The runs of each start that lie where the curve is straight; and, of each start that has none there, the nearest run that says that its
+    curve crosses elsewhere: to leave out the start that was slow would leave the good ones. What fits below or fails above says nothing."""
+    from scipy.special import ndtri
+
+    close, against = [], []
+    for rows in _grouped(runs, lambda one: one.start):
+        nearest = min(rows, key=lambda one: abs(math.log(one.load / near)))
+        if own := [one for one in rows if abs(math.log(one.load / near)) <= straight]:
+            close.append(own)
+        elif (nearest.probit(share) > float(ndtri(share))) == (nearest.load < near):
+            against.append([nearest])
+    return close, against
 
 
 def _slope(by_start: Sequence[Sequence[Seen]], share: float, middle: Floats, level: Floats, counted: float) -> tuple[float, float, int]:

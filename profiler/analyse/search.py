@@ -91,13 +91,18 @@ class Search:
             return None
         if (load := self._next_screen()) is not None:
             return Ask(load, "screen")
-        most = FIRST_COHORTS if self.starts == 0 else 2 if self.starts < DECIDING else 1
-        if len(self._asked) < most:
+        if len(self._asked) < self._most():
             for load in self._wanted():
                 if not any(abs(math.log(load / own)) < math.log1p(self.rung / 4) for own in self._asked):
                     self._asked.append(load)
                     return Ask(load, "decide")
         return None
+
+    def _most(self) -> int:
+        """Whole cohorts of this start."""
+        if self.starts >= DECIDING:
+            return 1 + len(self._further())
+        return 2 if self.starts else FIRST_COHORTS
 
     def tell(self, ask: Ask, document: Document) -> None:
         """The run of a probe. A run that failed ends the search: its reason is the engine's."""
@@ -244,7 +249,7 @@ class Search:
             return []
         rung = 1 + self.rung
         if self.starts >= DECIDING:
-            return [self._scaled(fit.load)]
+            return [self._scaled(fit.load), *self._further()]
         known = self._loads()
         passing = [load for rows in self.cohorts.values() for load, row in rows.items() if passes(row, load)]
         failing = [load for rows in self.cohorts.values() for load, row in rows.items() if not passes(row, load)]
@@ -256,6 +261,14 @@ class Search:
         pair = [fit.load / rung, fit.load * rung]
         pair.sort(key=lambda aim: sum(abs(math.log(load / aim)) < math.log(rung) / 2 for load in known))
         return [self._scaled(aim) for aim in ([fit.load, pair[0]] if self.starts else pair)]
+
+    def _further(self) -> list[float]:
+        """Two rungs beyond what was measured, where an end of the interval lies there: none is shown further out (profiler.analyse.crossing)."""
+        lies, loads, step = self.interval(), self._loads(), (1 + self.rung) ** 2
+        if lies.middle is None:
+            return []
+        ends = [(lies.lower, loads[0] / step), (lies.upper, loads[-1] * step)]
+        return [self._scaled(load) for end, load in ends if end is None]
 
     def _scaled(self, load: float) -> float:
         """The nearest load of a fixed scale, so that searches meet in the same cells."""

@@ -43,6 +43,19 @@ def test_starts_that_differ_make_the_interval_wide() -> None:
     assert widths[1] - 1 > 2 * (widths[0] - 1)
 
 
+def test_a_start_that_crosses_elsewhere_counts_though_none_of_its_loads_is_near() -> None:
+    """It fails at 0.6 of the others' limit. What would fit there, or fails far above, tells nothing and changes nothing."""
+    usual = [run(10 * f, 10.0, start, shift=0.01 * shift) for shift, start in enumerate("abcdef") for f in (0.95, 1.0, 1.05)]
+    plain = interval(usual, 0.05, 10.0, 0.025, 0.025, 1.05)
+    slow = interval([*usual, run(6.0, 5.5, "slow")], 0.05, 10.0, 0.025, 0.025, 1.05)
+    fast = interval([*usual, run(16.0, 18.0, "fast")], 0.05, 10.0, 0.025, 0.025, 1.05)
+    assert plain.lower is not None and plain.middle is not None and slow.middle is not None and fast.middle is not None
+    assert slow.middle < plain.middle and (slow.lower is None or slow.lower < 0.9 * plain.lower)
+    assert plain.upper is not None and fast.upper is not None and fast.upper > plain.upper
+    idle = [*usual, run(6.0, 10.0, "low"), run(16.0, 10.0, "high")]
+    assert interval(idle, 0.05, 10.0, 0.025, 0.025, 1.05) == plain
+
+
 def test_what_chance_made_of_the_arrivals_is_not_noise() -> None:
     """Starts that got more requests than asked for miss more, by just that."""
     came = {"a": 0.96, "b": 1.0, "c": 1.04, "d": 0.98}

@@ -76,6 +76,19 @@ def test_the_interval_holds_the_limit_as_often_as_it_says() -> None:
     assert known >= 37
 
 
+def test_the_search_goes_further_out_where_an_end_is_missing() -> None:
+    """A share that rises slowly, runs worth little: the ends lie far from where it crosses. Within two rungs of the crossing they would stay open."""
+    known = 0
+    for seed in range(12):
+        search = Search(3.0, rung=0.1)
+        asked = run(search, 7.0, seed, slope=3.0, n=60)
+        found = search.found()
+        known += found.lower is not None and found.upper is not None
+        cohorts = sum(ask.purpose == "decide" for ask in asked)
+        assert cohorts <= 4 + 2 * 2 + 5 * 3  # two more than the crossing in a start, one for each end
+    assert known >= 10
+
+
 def test_few_runs_are_whole_cohorts() -> None:
     """A ladder of 5 % rungs over a factor of four has 29 loads, a bisection of it 5: each on as many starts as the search took."""
     search = Search(1.0)
