@@ -1,10 +1,11 @@
 """Does a measured limit of two OpenVINO replicas lie inside the interval that is predicted from one? By the product's own commands, step by step.
 
-    .venv/bin/python bench/two_replicas.py              # about 20 minutes, alone on the machine; leaves ./two-replicas/
+    .venv/bin/python bench/two_replicas.py              # about 30 minutes, alone on the machine; leaves ./two-replicas/
     .venv/bin/python bench/two_replicas.py --commands   # only prints the commands
 
-1. the limit of one replica on one core (`--find-limit`), 2. `profile fit --fleet 2` on those runs alone: the interval predicted of two, 3. the limit of
-two replicas (`replicas = 2`), each on a core of its own, 4. the comparison. The load client has the cores that are left, or shares them on a machine of two.
+1. the limit of one replica on one core and that of two replicas (`replicas = 2`), each on a core of its own, by `--find-limit`: three starts of the one,
+three of the other, then a start of each by turns, so that drift of the machine falls on both; 2. `profile fit --fleet 2` on the runs of one alone: the
+interval predicted of two; 3. the comparison. The load client has the cores that are left, or shares them on a machine of two.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from profiler.analyse.starts import DECIDING
 
 QOS = "ttft_p90<=1s, tpot_p90<=100ms"
 BACKEND = """name = "{name}"
@@ -40,19 +43,22 @@ cores = [{cores}]
 """
 
 
-def commands(folder: Path, model: str, cores: list[int], starts: int, requests: int, rung: float) -> dict[str, list[str]]:
-    """The four commands, by step; writes the two backends."""
-    made: dict[str, list[str]] = {}
+def commands(folder: Path, model: str, cores: list[int], starts: int, requests: int, rung: float) -> list[tuple[str, list[str]]]:
+    """The commands by step, in their order; writes the two backends."""
+    searches: dict[str, list[str]] = {}
     for name, own in (("one", cores[:1]), ("two", cores[:2])):
         backend = folder / f"openvino-{name}.toml"
         backend.write_text(BACKEND.format(name=f"openvino-{name}", replicas=len(own), cores=", ".join(f'"{core}"' for core in own)))
-        made[name] = [
+        searches[name] = [
             "sweep", "--find-limit", "--model", model, "--backend", str(backend), "--workload", "quickstart-chat", "--qos", QOS, "--requests", str(requests),
-            "--most-starts", str(starts), "--rung", f"{rung:g}", "--results", str(folder / name), "--out", str(folder / f"{name}.html"), "--json",
+            "--rung", f"{rung:g}", "--results", str(folder / name), "--out", str(folder / f"{name}.html"), "--json",
         ]  # fmt: skip
-    made["predict"] = ["fit", "--fleet", "2", "--qos", QOS, "--results", str(folder / "one"), "--json"]
-    made["measured"] = ["fit", "--qos", QOS, "--results", str(folder / "two"), "--json"]
-    return {step: made[step] for step in ("one", "predict", "two", "measured")}
+    made = [
+        (name, [*search, "--most-starts", str(most)])
+        for most in range(DECIDING, max(starts, DECIDING) + 1)
+        for name, search in searches.items()
+    ]
+    return [*made, ("predict", ["fit", "--fleet", "2", "--qos", QOS, "--results", str(folder / "one"), "--json"])]
 
 
 def profile(words: list[str], limit_s: float) -> str:
@@ -62,17 +68,18 @@ def profile(words: list[str], limit_s: float) -> str:
     return done.stdout
 
 
-def verdict(predicted: dict[str, Any] | None, measured: dict[str, Any]) -> str:
-    """In words: whether the measured interval lies inside, touches or misses the predicted one."""
-    lower, upper = measured["lower"], measured["upper"]
-    if predicted is None or lower is None:
-        return "no answer: " + ("nothing was predicted" if predicted is None else f"no load of two was proven: {measured['reason']}")
-    ends = f"measured {lower:.3g} to {'?' if upper is None else f'{upper:.3g}'}, predicted {predicted['lower']:.3g} to {predicted['upper']:.3g} requests/s"
-    if upper is not None and predicted["lower"] <= lower and upper <= predicted["upper"]:
-        return f"inside: {ends}"
-    if lower <= predicted["upper"] and (upper is None or upper >= predicted["lower"]):
-        return f"overlaps: {ends}"
-    return f"outside: {ends}"
+def verdict(predicted: dict[str, Any] | None, found: dict[str, Any]) -> str:
+    """In words: whether what was measured of two, its most likely value and its interval, lies inside the predicted interval."""
+    lower, upper, likely = found["lower"], found["upper"], found["estimate"]
+    if predicted is None or likely is None:
+        return "no answer: " + ("nothing was predicted" if predicted is None else found["reason"])
+    ends = " to ".join("?" if end is None else f"{end:.3g}" for end in (lower, upper))
+    inside = predicted["lower"] <= likely <= predicted["upper"]
+    whole = lower is not None and upper is not None and predicted["lower"] <= lower and upper <= predicted["upper"]
+    return (
+        f"most likely {likely:.3g} requests/s: {'inside' if inside else 'outside'} of the predicted {predicted['lower']:.3g} to {predicted['upper']:.3g}; "
+        f"its interval, {ends}, {'lies inside too' if whole else 'does not lie inside'}"
+    )
 
 
 def main() -> None:
@@ -81,8 +88,8 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, default=Path("two-replicas"))
     arguments.add_argument("--model", default="synthetic:llama-25m")
     arguments.add_argument("--cores", default="0,1", help="one for each replica")
-    arguments.add_argument("--most-starts", type=int, default=5)
-    arguments.add_argument("--requests", type=int, default=200)
+    arguments.add_argument("--most-starts", type=int, default=8)
+    arguments.add_argument("--requests", type=int, default=400)
     arguments.add_argument("--rung", type=float, default=0.1)
     asked = arguments.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
@@ -90,17 +97,19 @@ def main() -> None:
         asked.folder, asked.model, [int(core) for core in asked.cores.split(",")], asked.most_starts, asked.requests, asked.rung
     )
     if asked.commands:
-        print("\n".join(f"profile {shlex.join(words)}" for words in steps.values()))
+        print("\n".join(f"profile {shlex.join(words)}" for _, words in steps))
         return
     said = {}
-    for step, words in steps.items():
+    for step, words in steps:
         print(f"profile {shlex.join(words)}", flush=True)
         said[step] = profile(words, 1800)
     predicted = json.loads(said["predict"])["candidates"][0]
-    measured = json.loads(said["measured"])["candidates"][0]
-    one = predicted["limit"]
-    print(f"one: {one}\ntwo predicted: {predicted['fleet']}\ntwo measured: {measured['limit_measured']['rate']}")
-    print(verdict(predicted["fleet"], measured["limit_measured"]["rate"]))
+    measured = json.loads(said["two"])["limits"][0]
+    for name in ("one", "two"):
+        found = json.loads(said[name])["limits"][0]
+        print(f"{name}: {found['lower']} to {found['upper']}, most likely {found['estimate']}, {found['starts']} starts: {found['reason']}")
+    print(f"one, by profile fit: {predicted['limit']}\ntwo, predicted: {predicted['fleet']}")
+    print(verdict(predicted["fleet"], measured))
 
 
 if __name__ == "__main__":
