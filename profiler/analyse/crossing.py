@@ -39,6 +39,8 @@ LEAP = 1.5  # probits between neighbouring loads beyond which nothing is read be
 DRAWS, SEED = 40_000, 20261124  # any fixed seed would do: the same starts give the same interval
 # A backlog that grows counts as one more constraint: so much it weighs, and half of the runs may show it.
 BACKLOG_WORTH, BACKLOG_ALLOWED = 30.0, 0.5
+BETWEEN_ENDS = 0.7  # of the window lies between the middles of its first and its last three tenths (profiler.analyse.backlog)
+RISEN = 0.25  # of what a backlog that grows would add to the requests in flight: less is the arrivals' chance
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,14 @@ def _came(run: Mapping[str, Any], load: float, n: int) -> float | None:
 
 
 def grows(verdict: Mapping[str, Any], load: float) -> bool:
-    """Whether the backlog grows by more of the offered rate than the chance of so many arrivals makes it: few requests say little."""
+    """Whether the backlog grows by more of the offered rate than the chance of so many arrivals makes it: few requests say little. Where fewer
+    came than asked for fewer leave too, at every load of a start as they share their arrivals; then the requests in flight hardly become more."""
     queue = verdict.get("backlog")
     n = max((int(c["n"]) for c in verdict["constraints"]), default=0)
-    return bool(queue and queue["grows"] and float(queue.get("growth", load)) > 2 / math.sqrt(max(n, 1)) * load)
+    if not queue or not queue["grows"] or float(queue["growth"]) <= 2 / math.sqrt(max(n, 1)) * load:
+        return False
+    expected = float(queue["growth"]) * n / load * BETWEEN_ENDS
+    return float(queue["last"]) - float(queue["first"]) > expected * RISEN
 
 
 def allowed(document: Mapping[str, Any]) -> list[float]:

@@ -81,10 +81,12 @@ def test_a_constraint_that_is_nowhere_near_its_limit_bounds_nothing() -> None:
 
 def test_a_run_says_its_constraints_its_backlog_and_the_rate_that_came() -> None:
     constraint = {"text": "t", "n": 100, "misses": 5, "allowed_share": 0.05, "independent": 50.0, "miss_share": 0.05}
-    verdict = {"constraints": [constraint], "backlog": {"grows": True, "growth": 4.0}}
+    verdict = {"constraints": [constraint], "backlog": {"grows": True, "growth": 4.0, "first": 2.0, "last": 30.0}}
     document = {"run": {"start_id": "s", "window_open_ns": 0, "window_close_ns": 9 * 10**9}, "verdicts": [verdict]}
     first, backlog = seen(document, 10.0)
     assert (first.misses, first.n, first.came) == (2.5, 50.0, pytest.approx(100 / 9))
     assert backlog.misses == backlog.n and grows(verdict, 10.0) and not grows(verdict, 40.0)
+    # 4 requests/s would add 28 from the first three tenths of ten seconds to the last three: where one was added, fewer came than asked for.
+    assert not grows({**verdict, "backlog": {**verdict["backlog"], "last": 3.0}}, 10.0)
     assert allowed(document)[0] == 0.05
     assert first.probit(0.05) == pytest.approx(NORMAL.inv_cdf(0.05))

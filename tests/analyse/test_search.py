@@ -28,7 +28,7 @@ def answer(load: float, share: float, start: str, n: int, seed: int, backlog: bo
         "miss_share": misses / n,
     }
     run = {"status": "done", "validity": "valid", "start_id": start, "qos_result": "UNDECIDED", "stability": "steady"}
-    queue = {"grows": True, "growth": 0.5 * load} if backlog else {"grows": False, "growth": 0.0}
+    queue = {"grows": backlog, "growth": 0.5 * load if backlog else 0.0, "first": 0.0, "last": 0.35 * n}
     return {"run": run, "verdicts": [{"result": "UNDECIDED", "reason": "", "constraints": [constraint], "backlog": queue}]}
 
 
