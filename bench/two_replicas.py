@@ -5,13 +5,15 @@
 
 1. the limit of one replica on one core and that of two replicas (`replicas = 2`), each on a core of its own, by `--find-limit`: three starts of the one,
 three of the other, then a start of each by turns, so that drift of the machine falls on both; 2. `profile fit --fleet 2` on the runs of one alone: the
-interval predicted of two; 3. the comparison. The load client has the cores that are left, or shares them on a machine of two.
+interval predicted of two; 3. the comparison. The load client has the cores that are left; where the two replicas take all of them it shares theirs, and so
+one replica is measured with its client on its own core (taskset), as each of the two has it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -45,12 +47,14 @@ cores = [{cores}]
 
 def commands(folder: Path, model: str, cores: list[int], starts: int, requests: int, rung: float) -> list[tuple[str, list[str]]]:
     """The commands by step, in their order; writes the two backends."""
+    profile = [sys.executable, "-m", "profiler"]
+    shared = ["taskset", "-c", str(cores[0])] if os.sched_getaffinity(0) <= set(cores[:2]) else []
     searches: dict[str, list[str]] = {}
     for name, own in (("one", cores[:1]), ("two", cores[:2])):
         backend = folder / f"openvino-{name}.toml"
         backend.write_text(BACKEND.format(name=f"openvino-{name}", replicas=len(own), cores=", ".join(f'"{core}"' for core in own)))
         searches[name] = [
-            "sweep", "--find-limit", "--model", model, "--backend", str(backend), "--workload", "quickstart-chat", "--qos", QOS, "--requests", str(requests),
+            *(shared if name == "one" else []), *profile, "sweep", "--find-limit", "--model", model, "--backend", str(backend), "--workload", "quickstart-chat", "--qos", QOS, "--requests", str(requests),
             "--rung", f"{rung:g}", "--results", str(folder / name), "--out", str(folder / f"{name}.html"), "--json",
         ]  # fmt: skip
     made = [
@@ -58,13 +62,13 @@ def commands(folder: Path, model: str, cores: list[int], starts: int, requests: 
         for most in range(DECIDING, max(starts, DECIDING) + 1)
         for name, search in searches.items()
     ]
-    return [*made, ("predict", ["fit", "--fleet", "2", "--qos", QOS, "--results", str(folder / "one"), "--json"])]
+    return [*made, ("predict", [*profile, "fit", "--fleet", "2", "--qos", QOS, "--results", str(folder / "one"), "--json"])]
 
 
-def profile(words: list[str], limit_s: float) -> str:
-    done = subprocess.run([sys.executable, "-m", "profiler", *words], capture_output=True, text=True, timeout=limit_s, check=False)
+def run(command: list[str], limit_s: float) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     if done.returncode not in (0, 3):
-        raise SystemExit(f"profile {shlex.join(words)}: {done.stderr.strip()}")
+        raise SystemExit(f"{shlex.join(command)}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -97,12 +101,12 @@ def main() -> None:
         asked.folder, asked.model, [int(core) for core in asked.cores.split(",")], asked.most_starts, asked.requests, asked.rung
     )
     if asked.commands:
-        print("\n".join(f"profile {shlex.join(words)}" for _, words in steps))
+        print("\n".join(shlex.join(command) for _, command in steps))
         return
     said = {}
-    for step, words in steps:
-        print(f"profile {shlex.join(words)}", flush=True)
-        said[step] = profile(words, 1800)
+    for step, command in steps:
+        print(shlex.join(command), flush=True)
+        said[step] = run(command, 1800)
     predicted = json.loads(said["predict"])["candidates"][0]
     measured = json.loads(said["two"])["limits"][0]
     for name in ("one", "two"):
