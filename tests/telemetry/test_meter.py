@@ -89,7 +89,8 @@ def test_an_exporter_is_scraped_through_the_run(server: Any, tmp_path: Path, mon
     telemetry, begin, end = recorded(tmp_path / "run", meter, monkeypatch)
     row, _ = energy.columns(telemetry, begin, end, "remote", False, 10.0, 1.0)
     assert row["energy_source"] == "meter counter" and row["energy_scope"] == "gpu_board", row["energy_reason"]
-    assert row["energy_j"] == pytest.approx(W * (end - begin) / 1e9, rel=0.01)
+    # A busy machine puts some 10 ms between the exporter's reading and the sample's stamp, on a window of a second.
+    assert row["energy_j"] == pytest.approx(W * (end - begin) / 1e9, rel=0.05)
     assert row["idle_power_w"] == pytest.approx(W, rel=0.05)
 
 
