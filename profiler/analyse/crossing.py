@@ -171,7 +171,7 @@ def interval(runs: Sequence[Seen], share: float, near: float, alpha_lo: float, a
     z_allowed = float(ndtri(share))
     close, against = _by_start(runs, share, near, min(NEAR, 3 * math.log(reach)))
     by_start = close + against
-    if len(by_start) < DECIDING:
+    if len(by_start) < DECIDING or not close:
         return Interval(None, None)
     n = len(by_start)
     # Of each start what lies nearest to the crossing counts most: the curve is straight there only, and its loads share their chance.

@@ -54,6 +54,8 @@ def test_a_start_that_crosses_elsewhere_counts_though_none_of_its_loads_is_near(
     assert plain.upper is not None and fast.upper is not None and fast.upper > plain.upper
     idle = [*usual, run(6.0, 10.0, "low"), run(16.0, 10.0, "high")]
     assert interval(idle, 0.05, 10.0, 0.025, 0.025, 1.05) == plain
+    far = [run(6.0, 5.5, start) for start in "abc"]  # none near: no curve to read
+    assert interval(far, 0.05, 10.0, 0.025, 0.025, 1.05).middle is None
 
 
 def test_what_chance_made_of_the_arrivals_is_not_noise() -> None:
