@@ -249,7 +249,7 @@ class Search:
             return []
         rung = 1 + self.rung
         if self.starts >= DECIDING:
-            return [self._scaled(fit.load), *self._further()]
+            return self._further() if self._asked else [self._scaled(fit.load)]
         known = self._loads()
         passing = [load for rows in self.cohorts.values() for load, row in rows.items() if passes(row, load)]
         failing = [load for rows in self.cohorts.values() for load, row in rows.items() if not passes(row, load)]
