@@ -4,7 +4,9 @@
 way they go bracket λ* roughly, by doubling or halving and then by the middle. Short probes are kind (a queue takes long to build), so from
 there on only whole cohorts steer: after each one a curve is fitted through all of them (profiler.analyse.crossing) and the next goes where that
 says: in the first start a load a rung below the crossing and one a rung above it, in the next two one as near to it as can be and one of those,
-and from the fourth on the near one alone.
+and from the fourth on the near one alone. Where the interval then lacks an end, as it would lie further out than was measured, there is one cohort
+more for it: at the crossing, where the first one has moved it, else two rungs further out. (To go further out at once was tried: the intervals of short
+runs became wider.)
 
 After 3, 5, 8, ... starts the interval is looked at, each end at half of the error, each look at a level of its own, so that all looks together
 are wrong no more often than stated. The search ends when λ* is known to a rung either side, or when the starts are used up: then the interval is as
@@ -249,7 +251,7 @@ class Search:
             return []
         rung = 1 + self.rung
         if self.starts >= DECIDING:
-            return self._further() if self._asked else [self._scaled(fit.load)]
+            return [self._scaled(fit.load), *self._further()]
         known = self._loads()
         passing = [load for rows in self.cohorts.values() for load, row in rows.items() if passes(row, load)]
         failing = [load for rows in self.cohorts.values() for load, row in rows.items() if not passes(row, load)]

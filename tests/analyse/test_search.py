@@ -7,7 +7,6 @@ import random
 from statistics import NormalDist
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,21 +87,6 @@ def test_the_search_goes_further_out_where_an_end_is_missing() -> None:
         cohorts = sum(ask.purpose == "decide" for ask in asked)
         assert cohorts <= 4 + 2 * 2 + 5 * 3  # two more than the crossing in a start, one for each end
     assert known >= 10
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_only_one_cohort_of_a_later_start_goes_to_the_crossing(seed: int) -> None:
-    """Which moves as it is measured: the others of that start are for ends that are missing, further out than anything before."""
-    search = Search(3.0, rung=0.1)
-    while not search.done():
-        number, own = search.starts, 0
-        while (ask := search.ask()) is not None:
-            before = [load for rows in search.cohorts.values() for load in rows]
-            assert number < 3 or not own or not min(before) <= ask.load <= max(before)
-            own += ask.purpose == "decide"
-            share = NORMAL.cdf(NORMAL.inv_cdf(0.05) + 3.0 * math.log(ask.load / 7.0))
-            search.tell(ask, answer(ask.load, share, f"s{number}", 24 if ask.purpose == "screen" else 60, seed * 1000 + number))
-        search.start_over()
 
 
 def test_few_runs_are_whole_cohorts() -> None:
