@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 SLOTS = 256  # sequences that may run at once where the backend does not say: vLLM's default max_num_seqs (vllm 0.6 and later)
 SHORTEST = 4  # output tokens: shorter answers say nothing of a step
 FEWEST = 20  # answers behind a fit
+BLOCK = 64  # answers that are held against all others at once: memory stays small however long the run
 
 
 @dataclass(frozen=True)
@@ -82,22 +83,23 @@ def equations(requests: Sequence[RequestRecord]) -> Equations | None:
     sent, first, last = (_seconds(whole, name, origin) for name in ("sent_ns", "first_token_ns", "last_token_ns"))
     prompt = np.array([r.prompt_tokens or 0 for r in whole], dtype=np.float64)
     begun = _reading_from(sent, first)
-    left, right = [], []
-    for r in long:
-        a, b = (((r.first_token_ns or 0) - origin) / NS_PER_S, ((r.last_token_ns or 0) - origin) / NS_PER_S)
-        steps = (r.output_tokens or 0) - 1
-        running = float(np.clip(np.minimum(last, b) - np.maximum(first, a), 0, None).sum()) / (b - a)
-        own = first == a
+    start, end = _seconds(long, "first_token_ns", origin), _seconds(long, "last_token_ns", origin)
+    steps = np.array([r.output_tokens or 0 for r in long], dtype=np.float64) - 1
+    running, read = np.empty(len(long)), np.empty(len(long))
+    for k in range(0, len(long), BLOCK):
+        a, b = start[k : k + BLOCK, None], end[k : k + BLOCK, None]
+        running[k : k + BLOCK] = np.clip(np.minimum(last, b) - np.maximum(first, a), 0, None).sum(axis=1) / (b - a)[:, 0]
         share = np.clip(np.minimum(first, b) - np.maximum(begun, a), 0, None) / np.maximum(first - begun, 1e-9)
-        began = float(prompt[~own] @ np.clip(share[~own], 0, 1))
-        left.append((1.0, running, began / steps))
-        right.append((b - a) / steps)
-    alone = []
-    for i, r in enumerate(whole):
-        others = (sent < first[i]) & (last > sent[i])
-        if int(others.sum()) == 1 and r.prompt_tokens and r.error_kind is None:
-            alone.append((r.prompt_tokens, float(first[i] - sent[i])))
-    return Equations(np.array(left), np.array(right), tuple(alone), float(np.mean([row[1] for row in left])))
+        read[k : k + BLOCK] = np.where(first == a, 0.0, np.clip(share, 0, 1)) @ prompt
+    # Who was there with a request: whoever was sent before its first token, but for those that were done when it was sent.
+    met = np.searchsorted(np.sort(sent), first, "left") - np.searchsorted(np.sort(last), sent, "right")
+    alone = [
+        (r.prompt_tokens, float(first[i] - sent[i]))
+        for i, r in enumerate(whole)
+        if met[i] == 1 and r.prompt_tokens and r.error_kind is None
+    ]
+    left = np.column_stack([np.ones(len(long)), running, read / steps])
+    return Equations(left, (end - start) / steps, tuple(alone), float(running.mean()))
 
 
 def _reading_from(sent: Floats, first: Floats) -> Floats:
@@ -121,29 +123,31 @@ def fit(runs: Sequence[Equations], slots: int = SLOTS) -> Law | None:
     """
     if not runs or (len(runs) == 1 and not runs[0].alone):
         return None
-    base, running, prefill = _solve(runs)
+    weighed = [_weighed(run) for run in runs]
+    base, running, prefill = _solve(weighed)
     alone = [pair for run in runs for pair in run.alone]
     overhead = float(np.median([t - base - running - prefill * isl for isl, t in alone])) if alone else 0.0
     law = Law(base, running, prefill, max(0.0, overhead), slots, None, len(runs), max(run.mean_running for run in runs))
-    return replace(law, error=_left_out(runs))
+    return replace(law, error=_left_out(runs, weighed))
 
 
-def _solve(runs: Sequence[Equations]) -> tuple[float, float, float]:
-    lefts, rights = [], []
-    for run in runs:
-        weight = 1 / (run.right * np.sqrt(len(run.right)))
-        lefts.append(run.left * weight[:, None])
-        rights.append(run.right * weight)
-        if run.alone:
-            tokens = np.array([(1.0, 1.0, float(isl)) for isl, _ in run.alone])
-            ttft = np.array([t for _, t in run.alone])
-            own = 1 / (ttft * np.sqrt(len(ttft)))
-            lefts.append(tokens * own[:, None])
-            rights.append(ttft * own)
-    left, right = np.vstack(lefts), np.concatenate(rights)
+def _weighed(run: Equations) -> Floats:
+    """The equations of a run with their right sides in the fourth column, relative errors weighed alike; by QR at most four that have the same
+    least squares, as each run is solved for once with every other (of 82 runs of 300 answers: 150 times)."""
+    rows = np.column_stack([run.left, run.right]) / (run.right * np.sqrt(len(run.right)))[:, None]
+    if run.alone:
+        ttft = np.array([t for _, t in run.alone])
+        first = np.array([(1.0, 1.0, float(isl), t) for isl, t in run.alone]) / (ttft * np.sqrt(len(ttft)))[:, None]
+        rows = np.vstack([rows, first])
+    reduced: Floats = np.asarray(np.linalg.qr(rows, mode="r"))
+    return reduced
+
+
+def _solve(weighed: Sequence[Floats]) -> tuple[float, float, float]:
+    rows = np.vstack(weighed)
     kept = [0, 1, 2]
     while kept:  # the coefficients are times: what comes out below zero is not told apart from zero
-        solved = np.linalg.lstsq(left[:, kept], right, rcond=None)[0]
+        solved = np.linalg.lstsq(rows[:, kept], rows[:, 3], rcond=None)[0]
         negative = [column for column, value in zip(kept, solved, strict=True) if value < 0]
         if not negative:
             break
@@ -152,7 +156,7 @@ def _solve(runs: Sequence[Equations]) -> tuple[float, float, float]:
     return full.get(0, 0.0), full.get(1, 0.0), full.get(2, 0.0)
 
 
-def _left_out(runs: Sequence[Equations]) -> float | None:
+def _left_out(runs: Sequence[Equations], weighed: Sequence[Floats]) -> float | None:
     """Largest relative error of a run's mean step: of those inside (by mean R) when predicted from the others, of all when fitted with them.
 
     A run at an end is not left out: the others then say nothing of its load (without the only run that met no other, decoding and reading cannot be
@@ -161,14 +165,15 @@ def _left_out(runs: Sequence[Equations]) -> float | None:
     if len(runs) < 3:
         return None
 
-    def off(run: Equations, fitted_to: Sequence[Equations]) -> float:
-        return abs(float((run.left @ np.array(_solve(fitted_to))).mean()) / float(run.right.mean()) - 1)
+    def off(run: Equations, coefficients: tuple[float, float, float]) -> float:
+        return abs(float((run.left @ np.array(coefficients)).mean()) / float(run.right.mean()) - 1)
 
-    errors = [off(run, runs) for run in runs]
+    fitted = _solve(weighed)
+    errors = [off(run, fitted) for run in runs]
     for k, run in enumerate(runs):
-        others = [other for j, other in enumerate(runs) if j != k]
-        if min(o.mean_running for o in others) <= run.mean_running <= max(o.mean_running for o in others):
-            errors.append(off(run, others))
+        others = [other.mean_running for j, other in enumerate(runs) if j != k]
+        if min(others) <= run.mean_running <= max(others):
+            errors.append(off(run, _solve([rows for j, rows in enumerate(weighed) if j != k])))
     return max(errors)
 
 

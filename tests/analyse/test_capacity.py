@@ -65,26 +65,6 @@ def test_the_replay_agrees_with_an_independent_batching_queue(share: float) -> N
         assert own == pytest.approx(seen, rel=0.05)
 
 
-def test_the_law_is_found_again_from_what_the_independent_queue_did() -> None:
-    runs = []
-    for users in (1, 4, 12):
-        requests = queues.batching_server(60.0, users, users=users)
-        runs.append(law.equations([with_tokens(r) for r in requests if r.done_ns is not None]))
-    fitted = law.fit([run for run in runs if run is not None], slots=16)
-    assert fitted is not None and fitted.error is not None and fitted.error < 0.1
-    for running in (1, 8):
-        assert fitted.step_s(running) == pytest.approx(0.02 + 0.0005 * running, rel=0.1)
-
-
-def with_tokens(r: object) -> object:
-    """The queue's record with the columns that a real one has."""
-    from dataclasses import replace
-
-    offsets = r.arrival_offsets_us  # type: ignore[attr-defined]
-    first, last = (r.sent_ns + offset * 1000 for offset in (offsets[0], offsets[-1]))  # type: ignore[attr-defined]
-    return replace(r, first_token_ns=first, last_token_ns=last, output_tokens=len(offsets), prompt_tokens=10)  # type: ignore[type-var]
-
-
 TARGET = qos.parse("ttft_p95<=200ms, tpot_p95<=40ms")
 LENGTHS = [(10, 32)]
 
@@ -141,50 +121,17 @@ def test_a_law_that_carries_what_was_measured_to_fail_predicts_nothing() -> None
     assert bounded is not None and 0 < bounded.lower < 0.8 * free.lower and bounded.upper == pytest.approx(0.8 * free.lower)
 
 
+@pytest.mark.parametrize("share", [0.3, 1.6])
+def test_steps_are_made_longer_or_shorter_until_they_carry_what_was_measured(share: float) -> None:
+    own = capacity.predicted_limit(steps(prefill_s=0.001), LENGTHS, TARGET)
+    span = capacity.measured_range(share * own, None, steps(prefill_s=0.001), LENGTHS, TARGET)
+    assert span.law is not None and capacity.predicted_limit(span.law, LENGTHS, TARGET) == pytest.approx(share * own, rel=0.01)
+
+
 def test_a_fleet_that_does_not_keep_the_target_is_said_with_the_number_that_was_tried() -> None:
     span = capacity.Range(5.0, None, "measured", steps(base_s=1.0), "")
     text = capacity.capacity(Demand("", rate=1.0), span, LENGTHS, TARGET)
     assert isinstance(text, str) and "even 12 replicas do not keep" in text
-
-
-def chunked_server(users: int, horizon_s: float, isl: int = 2048, chunk: int = 128) -> list[object]:
-    """A closed loop on a server that reads prompts in chunks, one after the other, while those who run get a token each step:
-    10 ms, 1 ms for each that runs, 0.5 ms per prompt token. Walked step by step; shares no code with the law."""
-    import synthetic
-
-    draw, now, made = random.Random(users), 0.0, []
-    waiting: list[list[float]] = [[0.0, isl] for _ in range(users)]  # [sent, tokens left to read]
-    running: list[list[float]] = []  # [sent, first token, tokens left, tokens]
-    while now < horizon_s:
-        read = min(chunk, waiting[0][1]) if waiting else 0
-        now += 0.010 + 0.001 * (len(running) + (1 if waiting else 0)) + 0.0005 * read
-        for one in running:
-            one[2] -= 1
-        for sent, first, _, osl in [one for one in running if one[2] == 0]:
-            stamps = {
-                name: int(t * NS) for name, t in (("sent_ns", sent), ("first_token_ns", first), ("last_token_ns", now), ("done_ns", now))
-            }
-            made.append(synthetic.record(len(made), intended_ns=int(sent * NS), prompt_tokens=isl, output_tokens=int(osl), **stamps))
-            waiting.append([now, isl])
-        running = [one for one in running if one[2] > 0]
-        if read:
-            waiting[0][1] -= read
-            if waiting[0][1] == 0:
-                osl = draw.randint(10, 50)
-                running.append([waiting.pop(0)[0], now, osl - 1, osl])
-    return made
-
-
-def test_prompts_that_are_read_in_chunks_cost_what_they_cost() -> None:
-    runs = [law.equations(chunked_server(users, 300.0)) for users in (1, 2, 3, 4)]  # type: ignore[arg-type]
-    fitted = law.fit([run for run in runs if run is not None])
-    assert fitted is not None and fitted.prefill_s == pytest.approx(0.0005, rel=0.1), fitted
-    assert fitted.error is not None and fitted.error < 0.1
-
-
-def test_one_load_alone_makes_no_law() -> None:
-    run = law.equations(chunked_server(3, 300.0))  # type: ignore[arg-type]
-    assert run is not None and not run.alone and law.fit([run]) is None
 
 
 def test_extrapolated_is_said_by_the_mean_output_and_the_steps_of_many() -> None:

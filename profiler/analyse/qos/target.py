@@ -66,12 +66,10 @@ class Limit:
 
     def kept_by(self, request: Measured) -> bool:
         """Whether an answered request keeps the limit. One whose prompt nobody counted does not keep a limit that grows with it."""
-        _, read, vacuous = METRICS[self.metric]
-        if read(request) is None:
-            return vacuous
         value = self.value(request)
         if value is None:
-            return False
+            _, read, vacuous = METRICS[self.metric]
+            return vacuous and read(request) is None
         return value < self.limit_s if self.op == "<" else value <= self.limit_s
 
     def at(self, isl: float) -> float:
