@@ -20,6 +20,7 @@ from profiler.engines.openai import DECLARED
 from profiler.errors import SpecError
 from profiler.records import LoadKind
 from profiler.spec import BackendSpec, SweepSpec, WorkloadSpec, validate_spec
+from profiler.units import load_label
 from profiler.workload import arrivals, pauses, replay
 
 # Engine start, model load and first generation; seen 5-35 s (docs/engines.md). Only for the estimate of a dry run.
@@ -242,14 +243,6 @@ def _stop(spec: SweepSpec, qos: str | None) -> dict[str, Any]:
 def digest(content: Any) -> str:
     """First 16 hex digits of the sha256 of canonical JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
-
-
-def load_label(kind: str, load: float, how: str = "poisson") -> str:
-    """`4 users`, `2/s Poisson`, `0.5/s trace conv.csv x0.1`, as tables and progress lines name a load."""
-    if kind == "concurrency":
-        pauses_too = how.removeprefix("closed") if how.startswith("closed") else ""
-        return f"{load:g} user{'s' if load != 1 else ''}{pauses_too}"
-    return f"{load:.3g}/s {'Poisson' if how == 'poisson' else how}"
 
 
 def ladder(cores: int | None = None) -> tuple[int, ...]:

@@ -155,6 +155,9 @@ class RequestRecord:
     replica: int = 0  # which of the backend's servers it was sent to
 
 
+PLAIN = "plain which way it goes"  # the stop reason of a screening probe that ended early
+
+
 @dataclass(frozen=True)
 class DriveResult:
     """What the load client says of one cell, beside the requests."""

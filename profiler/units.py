@@ -53,3 +53,11 @@ def format_size(size_bytes: float | None) -> str:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1024
     raise AssertionError("unreachable")
+
+
+def load_label(kind: str, load: float, how: str = "poisson") -> str:
+    """`4 users`, `2/s Poisson`, `0.5/s trace conv.csv x0.1`, as tables and progress lines name a load."""
+    if kind == "concurrency":
+        pauses_too = how.removeprefix("closed") if how.startswith("closed") else ""
+        return f"{load:g} user{'s' if load != 1 else ''}{pauses_too}"
+    return f"{load:.3g}/s {'Poisson' if how == 'poisson' else how}"

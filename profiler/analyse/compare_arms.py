@@ -15,7 +15,7 @@ from profiler.analyse.compare_rules import RUN_METRICS, Rule
 from profiler.analyse.qos import METRICS
 from profiler.analyse.series import Floats
 from profiler.machine.difference import differences
-from profiler.plan import load_label
+from profiler.units import load_label
 
 if TYPE_CHECKING:
     from profiler.store.store import Store

@@ -10,7 +10,7 @@ from profiler.analyse.latency import latency_of
 from profiler.analyse.percentiles import ALPHA, needed_for_fit, order_statistic, share_lower, share_upper
 from profiler.analyse.verdict import constraint_verdicts
 from profiler.plan import Cell
-from profiler.records import RequestRecord
+from profiler.records import PLAIN, RequestRecord
 from profiler.run.enough import LOOKS, Rule
 
 # What has to be precise: column's metric, how a request has it, whether a request without it is left out.
@@ -19,7 +19,6 @@ _METRICS: tuple[tuple[str, Callable[[RequestRecord], float | None], bool], ...] 
     ("tpot", lambda r: r.tpot_s, True),
 )
 _PERCENTILES = (0.5, 0.95)
-PLAIN = "plain which way it goes"  # why a screening probe ended early
 SCREEN_ALPHA, SCREEN_CLEAN = 0.2, 24
 AT_LOOKS = Bounds(looks=LOOKS)
 

@@ -17,14 +17,13 @@ from profiler.analyse import crossing
 from profiler.analyse.bootstrap import METHOD
 from profiler.analyse.bounds import Bounds
 from profiler.analyse.crossing import Interval
-from profiler.analyse.enough import PLAIN
 from profiler.analyse.percentiles import ALPHA
 from profiler.analyse.qos import METRICS, QosTarget
 from profiler.analyse.starts import DECIDING
 from profiler.analyse.together import counts, judge_together
 from profiler.analyse.verdict import Verdict, judge
 from profiler.errors import QosError
-from profiler.records import DriveResult, LoadKind, RequestRecord, Result
+from profiler.records import PLAIN, DriveResult, LoadKind, RequestRecord, Result
 
 RUNG, WIDEST_RUNG = 0.05, 0.10  # loads this close are neighbours on a curve; of those further apart less is taken for straight
 POISSON = ("poisson", "not stated", None)  # arrivals of which λ* is; evenly spaced ones carry more, bursts less

@@ -94,7 +94,7 @@ def _by_start(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, list[
 
 
 def _label(row: Mapping[str, Any]) -> str:
-    from profiler.plan import load_label
+    from profiler.units import load_label
 
     return f"{row['backend']} · {row['workload']} · {load_label(str(row['load_kind']), float(row['load']))}"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from profiler.plan import load_label, whole_window_s
-from profiler.units import format_duration
+from profiler.plan import whole_window_s
+from profiler.units import format_duration, load_label
 
 if TYPE_CHECKING:
     from profiler.analyse.memory import Prediction

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 from profiler.analyse import co_run
 from profiler.analyse.quality_words import at_a_glance, verdict_words
 from profiler.analyse.spread import by_cell
-from profiler.plan import load_label
 from profiler.report import document, figures, goodput, quality_figures, quality_page, runs, telemetry, trust
 from profiler.report.answer import answers
 from profiler.report.choice import Choice, choices, counts
 from profiler.report.selection import Selection, label
-from profiler.units import format_duration, format_size
+from profiler.units import format_duration, format_size, load_label
 
 if TYPE_CHECKING:
     from profiler.analyse.fit import Answer

@@ -11,8 +11,8 @@ from profiler.analyse.margins import NONE_STATED, Margins
 from profiler.analyse.quality_store import Evaluations, Standing, open_all
 from profiler.analyse.together import Together, judge_together
 from profiler.errors import ReportError
-from profiler.plan import load_label
 from profiler.store import schema
+from profiler.units import load_label
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RunDraft", "Store", "new_run_id"]
 
-_FIELDS = {field.name for field in fields(RequestRecord)} - {"arrival_offsets_us", "arrival_tokens", "text"}
+_FIELDS = tuple(field.name for field in fields(RequestRecord))
+_UNREAD: dict[str, Any] = {"arrival_offsets_us": (), "arrival_tokens": (), "text": None}
 
 
 class NewerSchema(StoreError):
@@ -83,9 +85,10 @@ class Store:
         """The requests of the named runs by run, without arrival stamps and texts. A run without a readable file is left out."""
         found: dict[str, list[RequestRecord]] = {}
         for table in self._views(self._heads(run_ids)).request_tables(_RECORD):
-            for row in table.to_pylist():
-                run = found.setdefault(row.pop("run_id"), [])
-                run.append(RequestRecord(**_NO_VALUES | row, arrival_offsets_us=(), arrival_tokens=()))
+            # Column by column: half the time of a dict for each row. A column that came later than the run is NULL.
+            columns = [table[name].to_pylist() if name in table.column_names else repeat(_UNREAD.get(name)) for name in _FIELDS]
+            if len(table):
+                found[table["run_id"][0].as_py()] = [RequestRecord(*values) for values in zip(*columns, strict=False)]
         return found
 
     def run(self, run_id: str) -> dict[str, Any]:
@@ -243,7 +246,6 @@ def _fits(value: Any, kind: schema.Type) -> bool:
     return isinstance(value, _JSON_TYPES[kind])
 
 
-_RECORD = tuple(c.name for c in schema.REQUESTS if c.name == "run_id" or c.name in _FIELDS)
-_NO_VALUES: dict[str, Any] = dict.fromkeys(name for name in _RECORD if name != "run_id")  # of columns that came later than the run
+_RECORD = tuple(c.name for c in schema.REQUESTS if c.name == "run_id" or (c.name in _FIELDS and c.name not in _UNREAD))
 _JSON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "int64": (int,), "int32": (int,), "float64": (int, float)}
 _NEEDED = ("run_id", "cell_id", "environment_hash", "repeat", "status", "validity")

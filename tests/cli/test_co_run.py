@@ -14,6 +14,7 @@ import pytest
 from profiler import plan as planning
 from profiler.errors import SpecError
 from profiler.spec import SweepSpec, validate_spec
+from profiler.units import load_label
 
 BACKEND = """
 summary = "paced server for tests"
@@ -60,7 +61,7 @@ def test_each_load_alone_and_together(backends: list[str]) -> None:
             assert group[0].beside[0][1] == "idle"
         else:
             assert {c.backend.name for c in group} == {"first", "second"} and group[0].load == group[1].load
-            assert group[0].beside == (("second", planning.load_label("concurrency", group[0].load)),)
+            assert group[0].beside == (("second", load_label("concurrency", group[0].load)),)
     assert len(set(plan.cell_ids)) == len(start.cells) == 8
     alone = planning.make(validate_spec({"backends": backends, "isl": 16, "osl": 8, "concurrency": [1, 2]}, SweepSpec, "test"))
     assert not set(alone.cell_ids) & set(plan.cell_ids), "what runs beside a cell is part of its id"

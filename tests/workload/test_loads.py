@@ -19,6 +19,7 @@ from profiler.records import Endpoint, LoadPlan
 from profiler.run.cell import Measured, load_plan, measure, messages_of, prompt_count
 from profiler.run.schedule import Schedule
 from profiler.spec import SweepSpec
+from profiler.units import load_label
 from profiler.workload import prompts
 
 WORKLOAD = 'version = 1\nsummary = "s"\nsource = "t"\n'
@@ -62,9 +63,9 @@ def test_load_points_in_words(folder: Path) -> None:
 
 
 def test_labels() -> None:
-    assert plan.load_label("concurrency", 1.0) == "1 user" and plan.load_label("rate", 2.0) == "2/s Poisson"
-    assert plan.load_label("concurrency", 2.0, "closed, think 2s") == "2 users, think 2s"
-    assert plan.load_label("rate", 0.2266666, "trace a.csv x2") == "0.227/s trace a.csv x2"
+    assert load_label("concurrency", 1.0) == "1 user" and load_label("rate", 2.0) == "2/s Poisson"
+    assert load_label("concurrency", 2.0, "closed, think 2s") == "2 users, think 2s"
+    assert load_label("rate", 0.2266666, "trace a.csv x2") == "0.227/s trace a.csv x2"
 
 
 def test_loads_that_contradict_are_refused(folder: Path) -> None:
