@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from profiler.analyse.demand import Demand
+from profiler.analyse.edge import LEFT_OUT, excess, highest, keeps
 from profiler.analyse.law import Law
 from profiler.analyse.limit import Provenance
 from profiler.analyse.qos import QosTarget
 from profiler.analyse.replicas import Routing, Served, replay
 
-REQUESTS = 600  # of a replay; at least PER_REPLICA for each replica
+REQUESTS = 2400  # of a replay, at least PER_REPLICA for each replica: with 600 the chance of the arrivals moved a limit by 5 % (one sigma)
 PER_REPLICA = 60
-LEFT_OUT = 0.1  # of the requests, at the beginning: a fleet that starts empty is faster than one that runs
+LEAST = 1e-3  # of the throughput of full slots: whoever does not keep the target there keeps it at no rate
 MOST = 300  # replicas that are replayed
 SEED = 1
-FURTHEST, HALVINGS = 5.0, 10  # how many times longer or shorter steps may be made to carry what was measured; found to 0.3 %
+FURTHEST = 5.0  # how many times longer or shorter steps may be made to carry what was measured
 SLOWEST = 4.0  # times: a law slowed by more no longer has to do with what was fitted
 UNKNOWN_ERROR = 0.25  # of a law that was fitted to fewer than three runs, where none can be left out
 
@@ -67,25 +68,23 @@ def erlang_c(servers: int, load: float) -> float:
     return blocked / (1 - load / servers * (1 - blocked))
 
 
-def keeps(target: QosTarget, served: Sequence[Served]) -> bool:
-    """Whether the simulated requests keep the target: the shares as they are, no bound (a replay has no chance but its seed)."""
-    counted = served[int(len(served) * LEFT_OUT) :]
-    return all(sum(not c.met_by(r) for r in counted) <= c.allowed_misses * len(counted) for c in target.constraints)
-
-
 def predicted_limit(law: Law, lengths: Sequence[tuple[int, int]], target: QosTarget) -> float:
     """The highest Poisson rate that one replica of `law` carries within the target, 1/s; 0 when it keeps it at no rate."""
-    sample = _sample(lengths, REQUESTS)
-    isl, osl = (sum(pair[i] for pair in sample) / len(sample) for i in (0, 1))
-    unit = Demand("", rate=1.0).arrivals(REQUESTS, SEED)
-    high = law.throughput(isl, osl)
-    if not keeps(target, replay([t / (high * 1e-3) for t in unit], sample, law, 1)):
-        return 0.0
-    low = high * 1e-3
-    for _ in range(9):
-        middle = (low + high) / 2
-        low, high = (middle, high) if keeps(target, replay([t / middle for t in unit], sample, law, 1)) else (low, middle)
-    return low
+    return highest_rate(law, sample_of(lengths, REQUESTS), target)
+
+
+def highest_rate(
+    law: Law, lengths: Sequence[tuple[int, int]], target: QosTarget, replicas: int = 1, routing: Routing = "round-robin", seed: int = SEED
+) -> float:
+    """Of so many replicas, by a replay of as many requests as there are `lengths`."""
+    isl, osl = (sum(pair[i] for pair in lengths) / len(lengths) for i in (0, 1))
+    unit = Demand("", rate=1.0).arrivals(len(lengths), seed)
+
+    most = replicas * law.throughput(isl, osl)
+    found = highest(
+        lambda rate: excess(target, replay([t / rate for t in unit], lengths, law, replicas, routing, seed)), most * LEAST, most
+    )
+    return found if found > most * LEAST else 0.0
 
 
 def predicted_range(law: Law, lengths: Sequence[tuple[int, int]], target: QosTarget, fails_at: float | None = None) -> Range | None:
@@ -112,15 +111,15 @@ def measured_range(lower: float, upper: float | None, law: Law | None, lengths: 
     """λ* as measured; the law is slowed (or hastened) until it just keeps the target at the measured lower bound."""
     if law is None:
         return Range(lower, upper, "measured", None, "too few answers to fit step times: replicas by λ* alone")
-    sample = _sample(lengths, REQUESTS)
-    arrivals = [t / lower for t in Demand("", rate=1.0).arrivals(REQUESTS, SEED)]
-    keeping, failing = 1 / FURTHEST, FURTHEST
-    for _ in range(HALVINGS):
-        middle = math.sqrt(keeping * failing)
-        kept = keeps(target, replay(arrivals, sample, law.slower(middle), 1))
-        keeping, failing = (middle, failing) if kept else (keeping, middle)
-    note = f"fitted steps × {keeping:.2f} carry what was measured"
-    return Range(lower, upper, "measured", law.slower(keeping), note)
+    factor = carrying(law, lower, sample_of(lengths, REQUESTS), target)
+    note = f"fitted steps × {factor:.2f} carry what was measured"
+    return Range(lower, upper, "measured", law.slower(factor), note)
+
+
+def carrying(law: Law, rate: float, lengths: Sequence[tuple[int, int]], target: QosTarget, seed: int = SEED) -> float:
+    """How many times as long the steps of `law` may be for one replica to keep the target at `rate`, from 1 / FURTHEST to FURTHEST."""
+    arrivals = [t / rate for t in Demand("", rate=1.0).arrivals(len(lengths), seed)]
+    return highest(lambda factor: excess(target, replay(arrivals, lengths, law.slower(factor), 1)), 1 / FURTHEST, FURTHEST)
 
 
 def capacity(
@@ -178,7 +177,7 @@ def _fewest(
         return least, None
     for replicas in range(least, _most(least) + 1):
         n = max(REQUESTS, PER_REPLICA * replicas)
-        sample = list(demand.trace_lengths) or _sample(lengths, n)
+        sample = list(demand.trace_lengths) or sample_of(lengths, n)
         served = replay(demand.arrivals(n, SEED), sample, limit.law, replicas, routing, SEED)
         if keeps(target, served):
             return replicas, served
@@ -214,7 +213,7 @@ def _cold_start(demand: Demand, ready_s: float | None) -> str:
     return f"autoscaling: a replica is ready after {ready_s:.1f} s; each hour holds what the next one needs"
 
 
-def _sample(lengths: Sequence[tuple[int, int]], n: int) -> list[tuple[int, int]]:
+def sample_of(lengths: Sequence[tuple[int, int]], n: int) -> list[tuple[int, int]]:
     return [lengths[k % len(lengths)] for k in range(n)]
 
 

@@ -1,23 +1,26 @@
 """How far N replicas behind one router go, predicted from what one of them carries. Class `predicted`: nothing was measured together.
 
 One replica's step times, scaled until they carry the lower end of its λ* and no more (and so for the upper end), are replayed N times behind the
-routing. N replicas carry more than N times λ*: a router that takes turns makes arrivals more even. They are taken for independent: cores, memory
-bandwidth and caches that they share are not in it.
+routing. N replicas carry more than N times λ*: a router that takes turns makes arrivals more even. How much more is the mean over SEEDS draws of
+the arrivals, and the interval is wider by what they leave open. Replicas are taken for independent: cores, memory bandwidth and caches that they
+share are not in it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 
-from profiler.analyse.capacity import SEED, Range, keeps, measured_range
-from profiler.analyse.demand import Demand
+from profiler.analyse.capacity import Range, carrying, highest_rate, sample_of
 from profiler.analyse.law import Law
+from profiler.analyse.percentiles import ALPHA
 from profiler.analyse.qos import QosTarget
-from profiler.analyse.replicas import Routing, replay
+from profiler.analyse.replicas import Routing
 
-PER_REPLICA = 600  # requests of a replay for each replica: as many as one replica's own limit is found with
-HALVINGS = 9
+PER_REPLICA = 600  # requests of a replay for each replica, in each of SEEDS draws: one alone moves the limit of two by 5 % (one sigma)
+SEEDS = 8
 OPEN = 1.25  # where λ* has no upper end: how much more than its lower end is allowed for
 
 
@@ -43,30 +46,25 @@ def fleet_limit(
     if upper is None:
         upper = one.lower * OPEN
         notes.append(f"λ* of one has no upper end: {OPEN - 1:.0%} above its lower end was taken")
-    fast = measured_range(upper, None, one.law, lengths, target).law
-    assert fast is not None
-    low = highest(one.law, lengths, target, replicas, routing)
-    high = highest(fast, lengths, target, replicas, routing)
-    if low <= 0:
+    low = _together(one.law, one.lower, lengths, target, replicas, routing)
+    high = _together(one.law, upper, lengths, target, replicas, routing)
+    if low is None or high is None:
         return f"λ* of {replicas} replicas: the replay keeps the target at no rate"
-    return FleetLimit(replicas, routing, low, max(low, high), tuple(notes))
+    return FleetLimit(replicas, routing, low[0], max(low[0], high[1]), tuple(notes))
 
 
-def highest(law: Law, lengths: Sequence[tuple[int, int]], target: QosTarget, replicas: int, routing: Routing) -> float:
-    """The highest Poisson rate that `replicas` of `law` carry within the target, 1/s; 0 when they keep it at no rate."""
-    n = PER_REPLICA * replicas
-    sample = [lengths[k % len(lengths)] for k in range(n)]
-    isl, osl = (sum(pair[i] for pair in sample) / n for i in (0, 1))
-    unit = Demand("", rate=1.0).arrivals(n, SEED)
+def _together(
+    law: Law, rate: float, lengths: Sequence[tuple[int, int]], target: QosTarget, replicas: int, routing: Routing
+) -> tuple[float, float] | None:
+    """What `replicas` carry, 1/s, where one of them carries `rate`: the mean over the draws, less and more what 95 % of such means lie apart."""
+    from scipy.special import stdtrit
 
-    def kept(rate: float) -> bool:
-        return keeps(target, replay([t / rate for t in unit], sample, law, replicas, routing, SEED))
-
-    high = replicas * law.throughput(isl, osl)
-    low = high * 1e-3
-    if not kept(low):
-        return 0.0
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if kept(middle) else (low, middle)
-    return low
+    logs = []
+    for seed in range(1, SEEDS + 1):
+        own = law.slower(carrying(law, rate, sample_of(lengths, PER_REPLICA), target, seed))
+        carried = highest_rate(own, sample_of(lengths, PER_REPLICA * replicas), target, replicas, routing, seed)
+        if carried <= 0:
+            return None
+        logs.append(math.log(carried))
+    apart = float(stdtrit(SEEDS - 1, 1 - ALPHA / 2)) * stdev(logs) / math.sqrt(SEEDS)
+    return math.exp(mean(logs) - apart), math.exp(mean(logs) + apart)
