@@ -81,10 +81,11 @@ def highest_rate(
     unit = Demand("", rate=1.0).arrivals(len(lengths), seed)
 
     most = replicas * law.throughput(isl, osl)
+    least = most * LEAST
     found = highest(
-        lambda rate: excess(target, replay([t / rate for t in unit], lengths, law, replicas, routing, seed)), most * LEAST, most
+        lambda rate: excess(target, replay([t / rate for t in unit], lengths, law, replicas, routing, seed)), most / 2, least, most, 2.0
     )
-    return found if found > most * LEAST else 0.0
+    return found if found > least else 0.0
 
 
 def predicted_range(law: Law, lengths: Sequence[tuple[int, int]], target: QosTarget, fails_at: float | None = None) -> Range | None:
@@ -119,7 +120,7 @@ def measured_range(lower: float, upper: float | None, law: Law | None, lengths: 
 def carrying(law: Law, rate: float, lengths: Sequence[tuple[int, int]], target: QosTarget, seed: int = SEED) -> float:
     """How many times as long the steps of `law` may be for one replica to keep the target at `rate`, from 1 / FURTHEST to FURTHEST."""
     arrivals = [t / rate for t in Demand("", rate=1.0).arrivals(len(lengths), seed)]
-    return highest(lambda factor: excess(target, replay(arrivals, lengths, law.slower(factor), 1)), 1 / FURTHEST, FURTHEST)
+    return highest(lambda factor: excess(target, replay(arrivals, lengths, law.slower(factor), 1)), 1.0, 1 / FURTHEST, FURTHEST, 1.3)
 
 
 def capacity(

@@ -11,7 +11,7 @@ from profiler.analyse.replicas import Served
 LEFT_OUT = 0.1  # of the requests, at the beginning: a fleet that starts empty is faster than one that runs
 CLOSE = 0.003  # how near, relative, the edge is found: well below the chance of a replay's arrivals
 STEEPEST = 3.0  # probits from what is allowed beyond which a share says only on which side it lies
-LEAST = 1e-6  # the same: the counts say on which side it lies, also where it is all but there
+BARELY = 1e-6  # probits: where a share is all but what is allowed, the count says on which side it lies
 INSIDE = 0.05  # of the bracket: no nearer to its ends is tried
 
 
@@ -32,18 +32,27 @@ def excess(target: QosTarget, served: Sequence[Served]) -> float:
     for c in target.constraints:
         misses = sum(not c.met_by(r) for r in counted)
         z = float(ndtri((misses + 0.5) / (n + 1)) - ndtri(max(c.allowed_misses, 0.5 / (n + 1))))
-        worst = max(worst, min(z, -LEAST) if misses <= c.allowed_misses * n else max(z, LEAST))
+        worst = max(worst, min(z, -BARELY) if misses <= c.allowed_misses * n else max(z, BARELY))
     return min(worst, STEEPEST)
 
 
-def highest(excess_at: Callable[[float], float], low: float, high: float) -> float:
-    """The highest x that keeps the target, from above `low` to below `high`, to CLOSE; `low` where it does not, `high` where that does.
+def highest(excess_at: Callable[[float], float], start: float, least: float, most: float, stride: float) -> float:
+    """The highest x from `least` to `most` that keeps the target, to CLOSE; `least` where that does not, `most` where that does.
 
-    The rule of false position in its Illinois form, which halves the weight of an end that stays (Dowell and Jarratt, BIT 11, 1971), on log x.
+    From `start` in steps of `stride` until it lies between two, then by false position in its Illinois form, which halves the weight of an end
+    that stays (Dowell and Jarratt, BIT 11, 1971), on log x.
     """
-    a, b, at_a, at_b = math.log(low), math.log(high), excess_at(low), excess_at(high)
-    if at_a > 0 or at_b <= 0:
-        return low if at_a > 0 else high
+    x, at_x = start, excess_at(start)
+    kept = at_x <= 0
+    while True:
+        beyond = min(x * stride, most) if kept else max(x / stride, least)
+        if beyond == x:
+            return x
+        at_beyond = excess_at(beyond)
+        if (at_beyond <= 0) != kept:
+            break
+        x, at_x = beyond, at_beyond
+    (a, at_a), (b, at_b) = sorted([(math.log(x), at_x), (math.log(beyond), at_beyond)])
     last = 0
     while b - a > CLOSE:
         margin = INSIDE * (b - a)

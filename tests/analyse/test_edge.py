@@ -19,8 +19,8 @@ def served(late: int, n: int) -> list[Served]:
     return warm + [Served(*((2.0, None, None, 2.0) if k < late else (0.5, None, None, 0.5))) for k in range(n - n // 10)]
 
 
-@given(st.floats(0.01, 50.0), st.floats(0.3, 200.0), st.booleans())
-def test_the_edge_is_found_however_steep(where: float, slope: float, in_counts: bool) -> None:
+@given(st.floats(0.01, 50.0), st.floats(0.3, 200.0), st.booleans(), st.floats(1e-3, 100.0))
+def test_the_edge_is_found_however_steep(where: float, slope: float, in_counts: bool, start: float) -> None:
     tried = []
 
     def excess_at(x: float) -> float:
@@ -29,14 +29,14 @@ def test_the_edge_is_found_however_steep(where: float, slope: float, in_counts: 
         z = math.copysign(max(1.0, abs(round(z * 4))) / 4, z) if in_counts else z  # a share of few requests moves in steps
         return max(-STEEPEST, min(STEEPEST, z))
 
-    found = highest(excess_at, 1e-3, 100.0)
+    found = highest(excess_at, start, 1e-3, 100.0, 2.0)
     assert found <= where * (1 + 1e-9) and where < found * (1 + 2 * CLOSE)
     assert len(tried) <= 60
 
 
 def test_an_edge_outside_is_the_end_it_lies_beyond() -> None:
-    assert highest(lambda x: 1.0, 2.0, 8.0) == 2.0
-    assert highest(lambda x: -1.0, 2.0, 8.0) == 8.0
+    assert highest(lambda x: 1.0, 4.0, 2.0, 8.0, 1.5) == 2.0
+    assert highest(lambda x: -1.0, 4.0, 2.0, 8.0, 1.5) == 8.0
 
 
 @pytest.mark.parametrize("n", [100, 1000])
