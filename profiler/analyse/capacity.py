@@ -16,7 +16,7 @@ from profiler.analyse.limit import Provenance
 from profiler.analyse.qos import QosTarget
 from profiler.analyse.replicas import Routing, Served, replay
 
-REQUESTS = 2400  # of a replay, at least PER_REPLICA for each replica: with 600 the chance of the arrivals moved a limit by 5 % (one sigma)
+REQUESTS = 2400  # of a replay, at least PER_REPLICA for each replica: with 600 the chance of the arrivals moves the limit of one by 3 % (one sigma)
 PER_REPLICA = 60
 LEAST = 1e-3  # of the throughput of full slots: whoever does not keep the target there keeps it at no rate
 MOST = 300  # replicas that are replayed
@@ -79,7 +79,6 @@ def highest_rate(
     """Of so many replicas, by a replay of as many requests as there are `lengths`."""
     isl, osl = (sum(pair[i] for pair in lengths) / len(lengths) for i in (0, 1))
     unit = Demand("", rate=1.0).arrivals(len(lengths), seed)
-
     most = replicas * law.throughput(isl, osl)
     least = most * LEAST
     found = highest(
