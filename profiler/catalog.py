@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from profiler.errors import SpecError, UnknownNameError
-from profiler.spec import BackendSpec, SweepSpec, WorkloadSpec, load_spec
+
+if TYPE_CHECKING:
+    from profiler.spec import BackendSpec, SweepSpec, WorkloadSpec
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -22,11 +25,15 @@ def root() -> Path:
 
 def backend(name_or_path: str) -> BackendSpec:
     """One backend. Raises UnknownNameError (with the nearest names) or SpecError (file and key)."""
+    from profiler.spec import BackendSpec, load_spec  # a quarter of a second, which commands that read no spec need not wait for
+
     return load_spec(_find("backend", name_or_path, root() / "backends"), BackendSpec)
 
 
 def workload(name_or_path: str) -> WorkloadSpec:
     """One workload. Raises UnknownNameError or SpecError."""
+    from profiler.spec import WorkloadSpec, load_spec
+
     path = _find("workload", name_or_path, root() / "workloads")
     found = load_spec(path, WorkloadSpec)
     if found.trace is None:
@@ -37,6 +44,8 @@ def workload(name_or_path: str) -> WorkloadSpec:
 
 def sweep(name_or_path: str) -> SweepSpec:
     """One sweep. Raises UnknownNameError or SpecError."""
+    from profiler.spec import SweepSpec, load_spec
+
     return load_spec(_find("sweep", name_or_path, root() / "workloads" / "sweeps"), SweepSpec)
 
 

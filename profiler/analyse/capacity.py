@@ -16,8 +16,11 @@ from profiler.analyse.limit import Provenance
 from profiler.analyse.qos import QosTarget
 from profiler.analyse.replicas import Routing, Served, replay
 
-REQUESTS = 2400  # of a replay, at least PER_REPLICA for each replica: with 600 the chance of the arrivals moves the limit of one by 3 % (one sigma)
+REQUESTS = (
+    600  # of a replay, at least PER_REPLICA for each replica; the chance of so many arrivals moves the limit of one by 3 % (one sigma)
+)
 PER_REPLICA = 60
+USUAL = 0.7  # of the throughput of full slots: where λ* often lies
 LEAST = 1e-3  # of the throughput of full slots: whoever does not keep the target there keeps it at no rate
 MOST = 300  # replicas that are replayed
 SEED = 1
@@ -81,10 +84,11 @@ def highest_rate(
     unit = Demand("", rate=1.0).arrivals(len(lengths), seed)
     most = replicas * law.throughput(isl, osl)
     least = most * LEAST
-    found = highest(
-        lambda rate: excess(target, replay([t / rate for t in unit], lengths, law, replicas, routing, seed)), most / 2, least, most, 2.0
-    )
-    return found if found > least else 0.0
+
+    def excess_at(rate: float) -> float:
+        return excess(target, replay([t / rate for t in unit], lengths, law, replicas, routing, seed))
+
+    return highest(excess_at, most * USUAL, least, most, 1.5) if excess_at(least) <= 0 else 0.0
 
 
 def predicted_range(law: Law, lengths: Sequence[tuple[int, int]], target: QosTarget, fails_at: float | None = None) -> Range | None:

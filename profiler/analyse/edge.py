@@ -9,7 +9,7 @@ from profiler.analyse.qos import QosTarget
 from profiler.analyse.replicas import Served
 
 LEFT_OUT = 0.1  # of the requests, at the beginning: a fleet that starts empty is faster than one that runs
-CLOSE = 0.003  # how near, relative, the edge is found: well below the chance of a replay's arrivals
+CLOSE = 0.01  # how near, relative, the edge is found: below the chance of a replay's arrivals
 STEEPEST = 3.0  # probits from what is allowed beyond which a share says only on which side it lies
 BARELY = 1e-6  # probits: where a share is all but what is allowed, the count says on which side it lies
 INSIDE = 0.05  # of the bracket: no nearer to its ends is tried

@@ -118,7 +118,14 @@ class Constraint:
 
     def met_by(self, request: Measured) -> bool:
         """A floor is met by every request, since it is about none of them."""
-        return self.floor is not None or (answered(request) and all(limit.kept_by(request) for limit in self.limits))
+        if self.floor is not None:
+            return True
+        if not answered(request):
+            return False
+        for limit in self.limits:  # noqa: SIM110 - all() takes twice as long, and each simulated request is asked
+            if not limit.kept_by(request):
+                return False
+        return True
 
     def __str__(self) -> str:
         if self.floor is not None:
