@@ -16,9 +16,8 @@ from profiler.analyse.limit import Provenance
 from profiler.analyse.qos import QosTarget
 from profiler.analyse.replicas import Routing, Served, replay
 
-REQUESTS = (
-    600  # of a replay, at least PER_REPLICA for each replica; the chance of so many arrivals moves the limit of one by 3 % (one sigma)
-)
+# Of a replay, and at least PER_REPLICA for each replica. The chance of 600 arrivals moves the limit of one by 3 % (one sigma).
+REQUESTS = 600
 PER_REPLICA = 60
 USUAL = 0.7  # of the throughput of full slots: where λ* often lies
 LEAST = 1e-3  # of the throughput of full slots: whoever does not keep the target there keeps it at no rate

@@ -36,12 +36,7 @@ class Replica:
     """State of one replica. Steps without newcomers are taken in one leap, up to the next that ends an answer or meets an arrival."""
 
     def __init__(self, law: Law, lengths: Sequence[tuple[int, int]], first: list[float], last: list[float], worst: list[float]) -> None:
-        self.lengths, self.slots = lengths, law.slots
-        self.base_s, self.running_s, self.prefill_s = (
-            law.base_s,
-            law.running_s,
-            law.prefill_s,
-        )  # a step, as Law.step_s: it is most of a replay's time
+        self.law, self.lengths = law, lengths
         self.first, self.last, self.worst = first, last, worst  # first and last token, longest gap, by request
         self.now = 0.0
         self.steps = 0
@@ -59,34 +54,33 @@ class Replica:
 
     def advance(self, until: float) -> None:
         """Take every step that begins before `until`."""
-        running, waiting, slots = self.running, self.waiting, self.slots
-        while self.now < until and (running or waiting):
-            if waiting and len(running) < slots:
+        while self.now < until and (self.running or self.waiting):
+            if self.waiting and len(self.running) < self.law.slots:
                 self._join()
             else:
-                step_s = self.base_s + self.running_s * len(running)
-                leap = running[0][0] - self.steps
+                step_s = self.law.step_s(len(self.running))
+                leap = self.running[0][0] - self.steps
                 # Whoever comes meanwhile waits for the next step, so steps are leapt over only up to `until`; full slots let nobody in anyway.
-                if len(running) < slots and until < math.inf:
+                if len(self.running) < self.law.slots and math.isfinite(until):
                     leap = min(leap, max(1, math.ceil((until - self.now) / step_s)))
                 self.steps += leap
                 self.now += leap * step_s
-                if running[0][0] <= self.steps:
-                    self._end()
+                self._end()
 
     def _join(self) -> None:
-        running, waiting, worst = self.running, self.waiting, self.worst
-        newcomers = [waiting.popleft() for _ in range(min(len(waiting), self.slots - len(running)))]
-        prompt = sum([self.lengths[k][0] for k in newcomers])
-        step_s = self.base_s + self.running_s * (len(running) + len(newcomers)) + self.prefill_s * prompt
-        for _, k in running:
-            if step_s > worst[k]:
-                worst[k] = step_s
+        newcomers: list[int] = []
+        while self.waiting and len(self.running) + len(newcomers) < self.law.slots:
+            newcomers.append(self.waiting.popleft())
+        prompt = sum(self.lengths[k][0] for k in newcomers)
+        step_s = self.law.step_s(len(self.running) + len(newcomers), prompt)
+        for _, k in self.running:
+            if step_s > self.worst[k]:
+                self.worst[k] = step_s
         self.steps += 1
         self.now += step_s
         for k in newcomers:
             self.first[k] = self.now
-            heapq.heappush(running, (self.steps + self.lengths[k][1] - 1, k))
+            heapq.heappush(self.running, (self.steps + self.lengths[k][1] - 1, k))
         self._end()
 
     def _end(self) -> None:

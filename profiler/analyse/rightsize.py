@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from profiler.analyse.capacity import REQUESTS, SEED, UNKNOWN_ERROR
+from profiler.analyse.capacity import REQUESTS, SEED, UNKNOWN_ERROR, sample_of
 from profiler.analyse.cost import monthly, order
+from profiler.analyse.edge import LEFT_OUT
 from profiler.analyse.fit import Answer, Candidate
 from profiler.analyse.footprint import fitted
 from profiler.analyse.ladder import Ladder, ladders, size_of
@@ -227,8 +228,7 @@ def relaxation(candidate: Candidate) -> tuple[float, str] | None:
         return None
     error = law.error if law.error is not None else UNKNOWN_ERROR
     arrivals = demand.arrivals(REQUESTS, SEED)
-    lengths = [candidate.lengths[k % len(candidate.lengths)] for k in range(len(arrivals))]
-    served = replay(arrivals, lengths, law.slower(1 + error), 1)[len(arrivals) // 10 :]
+    served = replay(arrivals, sample_of(candidate.lengths, len(arrivals)), law.slower(1 + error), 1)[int(len(arrivals) * LEFT_OUT) :]
     texts, change = [], 0.0
     for c in target.constraints:
         if c.kind != "percentile":

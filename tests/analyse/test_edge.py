@@ -16,7 +16,8 @@ from profiler.analyse.replicas import Served
 def served(late: int, n: int) -> list[Served]:
     """The first tenth counts for nothing, however late."""
     warm = [Served(9.0, None, None, 9.0)] * (n // 10)
-    return warm + [Served(*((2.0, None, None, 2.0) if k < late else (0.5, None, None, 0.5))) for k in range(n - n // 10)]
+    waits = (2.0 if k < late else 0.5 for k in range(n - n // 10))
+    return warm + [Served(wait, None, None, wait) for wait in waits]
 
 
 @given(st.floats(0.01, 50.0), st.floats(0.3, 200.0), st.booleans(), st.floats(1e-3, 100.0))
