@@ -60,7 +60,6 @@ def folder(tmp_path, bytewise, template):
 
 
 def test_chat_template(tmp_path, bytewise):
-    pytest.importorskip("jinja2")
     text = folder(
         tmp_path,
         bytewise,
@@ -81,7 +80,6 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 def test_tools_go_through_a_template_that_has_a_place_for_them(tmp_path, bytewise):
-    pytest.importorskip("jinja2")
     template = "{% if tools %}{{ tools[0] | tojson }}|{{ tools[0] | tojson(indent=4) }}|{% endif %}{{ messages[0].content }}"
     text = folder(tmp_path, bytewise, template)
     assert text.chat([{"role": "user", "content": "hi"}]) == "hi"
