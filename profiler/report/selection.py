@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from profiler.analyse.co_run import beside
 from profiler.analyse.margins import NONE_STATED, Margins
 from profiler.analyse.quality_store import Evaluations, Standing, open_all
 from profiler.analyse.together import Together, judge_together
@@ -27,7 +28,7 @@ PRECISIONS = ("f32", "bf16", "fp16", "fp8", "int8", "int4")
 
 @dataclass(frozen=True)
 class Selection:
-    """`documents` are run.json of the chosen runs, sorted by workload, backend, loop, load, repeat."""
+    """`documents` are run.json of the chosen runs, sorted by workload, backend (of a co-run alone, then beside others), loop, load, repeat."""
 
     sweep_id: str
     store: Store
@@ -196,8 +197,7 @@ def _apart(row: Row, several_models: bool) -> Row:
 
 def _as_shared(row: Row) -> str:
     """`A (alone)` where the others were idle, `A beside B` otherwise."""
-    idle = set(str(row["co_run_load"]).split(" + ")) == {"idle"}
-    return f"{row['backend']} (alone)" if idle else f"{row['backend']} beside {row['co_run_with']}"
+    return f"{row['backend']} beside {row['co_run_with']}" if beside(row) else f"{row['backend']} (alone)"
 
 
 def _key(row: Row) -> tuple[str, int]:
@@ -210,7 +210,8 @@ def _load_order(row: Row) -> tuple[str, float]:
 
 def _order(document: Mapping[str, Any]) -> tuple[Any, ...]:
     row = document["run"]
-    return row["workload"], _precision_rank(row), row["backend"], str(row["model"]), *_load_order(row), row["repeat"], row["run_id"]
+    backend = _precision_rank(row), row["backend"], str(row["model"]), beside(row)
+    return row["workload"], *backend, *_load_order(row), row["repeat"], row["run_id"]
 
 
 def _precision_rank(row: Row) -> int:

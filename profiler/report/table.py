@@ -45,7 +45,7 @@ COLUMNS = (
 )
 COLOURS = {"FITS": "green", "FAILS": "red", "UNDECIDED": "yellow"}
 NONE = "—"
-NAME_WIDTH = 22  # a longer name ends in "…" and never takes the room of the figures
+NAME_WIDTH = 22  # a longer name goes on below, a longer load ends in "…": neither takes the room of the figures
 
 
 def rows(selection: Selection) -> list[dict[str, Any]]:
@@ -73,8 +73,8 @@ def render(selection: Selection) -> list[Any]:
 def _table(selection: Selection, workload: str) -> Table:
     """A row per load below the name of its backend, so that 80 columns are enough."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     title = f"{workload}   QoS: {selection.qos(workload) or 'none'}"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -89,10 +89,7 @@ def _table(selection: Selection, workload: str) -> Table:
     for row in selection.of(workload):
         if row["backend"] != before:
             table.add_section()
-            name, _, beside = row["backend"].partition(" beside ")
-            table.add_row(f"[bold]{escape(name)}[/]")
-            if beside:
-                table.add_row(f"  beside {escape(beside)}")
+            table.add_row(Text(row["backend"], style="bold", no_wrap=False))
         before = row["backend"]
         table.add_row(f"  {label(row)}", _verdict(row), *_cells(row), *([joules(row) or NONE] if with_energy else []))
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,20 @@ def test_pairs_name_a_common_unit_once() -> None:
 def test_a_narrow_terminal_still_shows_the_verdicts(store: Store) -> None:
     text = rendered(store, 80)
     assert text.count("FITS") >= 4 and "FAILS" in text
+
+
+def test_a_co_run_has_each_backend_alone_and_then_beside_the_other_by_their_whole_names(tmp_path: Path, keep_run: Keep) -> None:
+    store, (a, b) = Store(tmp_path), ("openvino-xeon-bf16", "openvino-xeon-int8")
+    for load in (1, 4):
+        for beside in (f"{load} users", "idle"):
+            for one, other in ((a, b), (b, a)):
+                keep_run(store, one, "concurrency", load, co_run_with=other, co_run_load=beside)
+    words = " ".join(rendered(store, 80).partition("quickstart-chat:")[0].split())
+    parts = [f"{a} (alone)", f"{a} beside {b}", f"{b} (alone)", f"{b} beside {a}"]
+    assert [words.count(part) for part in parts] == [1] * 4, words
+    places = [words.index(part) for part in parts]
+    assert places == sorted(places)
+    assert all("1 user" in words[here:there] and "4 users" in words[here:there] for here, there in pairwise([*places, len(words)]))
 
 
 def test_json_rows_are_the_columns_of_the_store(store: Store) -> None:
