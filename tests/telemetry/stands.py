@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MEAN_W, SWING_W, PERIOD_S = 200.0, 100.0, 1.5  # as in nvml_stub.c
+STEEPEST_W_PER_S = SWING_W * 2 * math.pi / PERIOD_S
 # More than any package draws, so that a counter wraps every two seconds and yet a sampler that is held up for one is still trusted.
 RAPL_W = {"intel-rapl:0": 1500.0, "intel-rapl:0:0": 15.0, "intel-rapl:1": 1000.0, "intel-rapl:1:0": 10.0}
 RANGE_UJ = 3_000_000_000
