@@ -26,6 +26,9 @@ N_UNKNOWN = "n not stated by the source"
 DISTRIBUTION_POINTS = 400  # of a curve that has more: a screen shows no more
 
 
+ROWS = 2  # of a legend, of one name each, that a plot has room for
+
+
 @dataclass(frozen=True)
 class Figure:
     """`title` stands above, `caption` (definition and n) below; `description` is for readers who do not see the picture.
@@ -38,6 +41,11 @@ class Figure:
     caption: str
     description: str
     plot: go.Figure
+
+    @property
+    def more_rows(self) -> int:
+        """Of the legend, beyond ROWS: the page makes the plot so much higher, or the legend would take its room."""
+        return max(0, sum(trace.showlegend is not False for trace in self.plot.data) - ROWS)
 
 
 def throughput_latency(selection: Selection, workload: str, metric: str) -> Figure | None:

@@ -44,10 +44,20 @@ class Selection:
     def rows(self) -> list[Row]:
         """The runs; of a co-run each backend alone and beside the others is a backend of its own, and so is each model of a backend that
         served several, so that no figure mixes them."""
-        models: dict[str, set[str]] = {}
+        named = ((row, self.shown(row)) for row in self.own)
+        return [row if name == row["backend"] else {**row, "backend": name} for row, name in named]
+
+    def shown(self, row: Row) -> str:
+        """The name its backend has in the report: `openvino-xeon-int8 · smollm2` where that backend served several models."""
+        name = _as_shared(row) if row.get("co_run_with") else str(row["backend"])
+        return name + (f" · {row['model'] or 'no model'}" if len(self._models.get(row["backend"], ())) > 1 else "")
+
+    @cached_property
+    def _models(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
         for row in self.own:
-            models.setdefault(row["backend"], set()).add(str(row["model"]))
-        return [_apart(row, len(models[row["backend"]]) > 1) for row in self.own]
+            found.setdefault(row["backend"], set()).add(str(row["model"]))
+        return found
 
     @cached_property
     def done(self) -> list[Row]:
@@ -186,13 +196,6 @@ def label(row: Row) -> str:
     """`8 users` or `3/s Poisson`, with the repeat when it is not the first."""
     how = row.get("arrivals") or ("closed" if row["load_kind"] == "concurrency" else "poisson")
     return load_label(row["load_kind"], row["load"], how) + (f" · repeat {row['repeat']}" if row["repeat"] else "")
-
-
-def _apart(row: Row, several_models: bool) -> Row:
-    """The row, its backend by the name it has in the report: `openvino-xeon-int8 · smollm2` where that backend served several models."""
-    name = _as_shared(row) if row.get("co_run_with") else str(row["backend"])
-    name += f" · {row['model'] or 'no model'}" if several_models else ""
-    return row if name == row["backend"] else {**row, "backend": name}
 
 
 def _as_shared(row: Row) -> str:

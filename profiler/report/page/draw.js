@@ -31,7 +31,7 @@
     figures.push({ plot: plot, metas: figure.data.map(function (trace) { return trace.meta || null; }) });
   }
   function shown(meta, sets) {
-    return !meta || Object.keys(sets).every(function (name) { return !(name in meta) || sets[name].has(meta[name]); });
+    return !meta || Object.keys(sets).every(function (name) { return !(name in meta) || !sets[name].has(meta[name]); });
   }
   function filter(sets) {
     figures.forEach(function (figure) {

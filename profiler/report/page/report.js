@@ -6,8 +6,8 @@
   const boxes = function (name) { return Array.from(form.querySelectorAll("input")).filter(function (box) { return box.name === name; }); };
   let sorted = "", place = "";
 
-  function chosen(name) {
-    return new Set(boxes(name).filter(function (box) { return box.checked; }).map(function (box) { return box.value; }));
+  function values(name, checked) {
+    return new Set(boxes(name).filter(function (box) { return box.checked === checked; }).map(function (box) { return box.value; }));
   }
   function filtering() {
     return names.some(function (name) { return boxes(name).some(function (box) { return !box.checked; }); });
@@ -16,10 +16,10 @@
     if (!filtering() && !sorted) return at;
     const state = new URLSearchParams();
     names.forEach(function (name) {
-      const values = chosen(name);
-      if (values.size === boxes(name).length) return;
-      if (values.size === 0) state.append(name, "");
-      values.forEach(function (value) { state.append(name, value); });
+      const chosen = values(name, true);
+      if (chosen.size === boxes(name).length) return;
+      if (chosen.size === 0) state.append(name, "");
+      chosen.forEach(function (value) { state.append(name, value); });
     });
     if (sorted) state.set("sort", sorted);
     if (at) state.set("at", at);
@@ -29,10 +29,11 @@
     history.replaceState(null, "", "#" + fragment(place));
   }
   function apply() {
+    // What was taken out, not what is left: a row of the whole store may be of what has no box.
     const sets = {};
-    names.forEach(function (name) { sets[name] = chosen(name); });
+    names.forEach(function (name) { sets[name] = values(name, false); });
     document.querySelectorAll("[data-model], [data-backend], [data-workload]").forEach(function (element) {
-      element.hidden = names.some(function (name) { return name in element.dataset && !sets[name].has(element.dataset[name]); });
+      element.hidden = names.some(function (name) { return name in element.dataset && sets[name].has(element.dataset[name]); });
     });
     const runs = Array.from(document.querySelectorAll("details.run")), left = runs.filter(function (run) { return !run.hidden; }).length;
     document.getElementById("shown").textContent = filtering()
