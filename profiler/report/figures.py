@@ -24,8 +24,6 @@ LOG_TICKS = {"tickvals": _MARKS, "ticktext": [f"{mark:,.12g}" for mark in _MARKS
 METRICS = {"ttft": ("TTFT", "ttft_sched"), "tpot": ("TPOT", "tpot")}
 N_UNKNOWN = "n not stated by the source"
 DISTRIBUTION_POINTS = 400  # of a curve that has more: a screen shows no more
-
-
 ROWS = 2  # of a legend, of one name each, that a plot has room for
 
 

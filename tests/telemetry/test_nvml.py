@@ -61,15 +61,15 @@ def test_energy_of_a_window_is_the_stubs_own_counter(tmp_path: Path, library: Pa
         open_ns, close_ns = (int(begin + share * (end - begin)) for share in (a, b))
         found = gpu(telemetry, open_ns, close_ns)
         assert found.scope == "gpu_board" and found.devices == ("gpu0",) and found.method == "counter", found.reason
-        assert found.energy_j == within_1_percent(telemetry, open_ns, close_ns)
+        assert found.energy_j == what_the_stub_counted(telemetry, open_ns, close_ns)
     assert telemetry.idle_ns is not None
     idle_s = (telemetry.idle_ns[1] - telemetry.idle_ns[0]) / 1e9
     idle_w = gpu(telemetry, begin, end).idle_power_w
-    assert idle_w is not None and idle_w * idle_s == within_1_percent(telemetry, *telemetry.idle_ns)
+    assert idle_w is not None and idle_w * idle_s == what_the_stub_counted(telemetry, *telemetry.idle_ns)
 
 
-def within_1_percent(telemetry: energy.Telemetry, open_ns: int, close_ns: int) -> Any:
-    """Of the stub's own counter; and of what a straight line misses between readings that came late, as on a machine without a free core. Readings
+def what_the_stub_counted(telemetry: energy.Telemetry, open_ns: int, close_ns: int) -> Any:
+    """Within 1 %, and within what a straight line misses between readings that came late, as on a machine without a free core. Readings
     in time (50 ms) add 0.13 J at each end, those of a sampler that was held up (0.2 s) 2 J."""
     stamps = [t_ns for t_ns, _ in telemetry.series["nvml", "gpu0", "energy_j"]]
     gaps_s = [next((b - a) / 1e9 for a, b in pairwise(stamps) if a <= t_ns <= b) for t_ns in (open_ns, close_ns)]
